@@ -1,0 +1,115 @@
+//! The configuration: what the operator says by flags, environment variables and a TOML file becomes one
+//! `Config`.
+//!
+//! The idea is one table, `SETTINGS`: flags, variables, keys, help and documentation are all made from its
+//! rows, and a value goes through the same function wherever it came from. What comes out is checked: nothing
+//! behind it asks again.
+
+mod device;
+mod error;
+mod file;
+mod flags;
+mod origin;
+mod products;
+mod settings;
+mod values;
+mod written;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::thread;
+
+pub use device::{DEVICE_KEYS, DeviceConfig, DeviceKey};
+pub use error::{ConfigError, Place, Problem};
+pub use flags::arguments;
+pub use origin::{Loaded, Origin};
+pub use products::{PRODUCTS, Product};
+pub use settings::{Kind, SETTINGS, Setting};
+pub use values::{Arch, LogFormat, LogLevel, Range, SocketBufferTypes, SocketLayout};
+pub use written::{differences, example, markdown};
+
+/// The socket that existing clients report to.
+pub const DEFAULT_SOCKET: &str = "/tmp/tt_allocation_server.sock";
+
+/// The port of /metrics and the page when none is said.
+pub const DEFAULT_PORT: u16 = 8080;
+
+/// Reading reports keeps few cores busy, and the rest belong to the models.
+const INGEST_THREADS_AUTO_MAX: u32 = 4;
+
+/// Everything the daemon was told, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where clients connect; short enough for a Unix socket's address.
+    pub socket: PathBuf,
+    /// Permission bits of the socket.
+    pub socket_mode: u32,
+    /// Group of the socket, by name or number; the daemon's own if none.
+    pub socket_group: Option<String>,
+    /// The size of the frames that connections speak.
+    pub socket_layout: SocketLayout,
+    /// How a frame's `buffer_type` is read.
+    pub socket_buffer_types: SocketBufferTypes,
+    /// Connections at once, at least one.
+    pub clients_max: u32,
+    /// Threads that read reports, at least one.
+    pub ingest_threads: u32,
+    /// Whether a frame's process id is believed in place of the kernel's.
+    pub trust_claimed_pids: bool,
+    /// HTTP addresses: at least one, none twice.
+    pub listen: Vec<SocketAddr>,
+    /// Devices that the operator describes, by ascending index, none twice.
+    pub devices: Vec<DeviceConfig>,
+    /// Where tt-metal publishes its regions; none if they are not to be read.
+    pub shm_dir: Option<PathBuf>,
+    /// Milliseconds between two readings of the regions.
+    pub shm_interval_ms: u64,
+    /// Seconds that the series of an ended process stay.
+    pub process_linger_seconds: u64,
+    /// Whether the demonstration workload runs as well.
+    pub demo: bool,
+    /// The form of log lines.
+    pub log_format: LogFormat,
+    /// The least severe level that is logged.
+    pub log_level: LogLevel,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::from(DEFAULT_SOCKET),
+            socket_mode: 0o666,
+            socket_group: None,
+            socket_layout: SocketLayout::Auto,
+            socket_buffer_types: SocketBufferTypes::Auto,
+            clients_max: 16_384,
+            ingest_threads: ingest_threads_auto(),
+            trust_claimed_pids: false,
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))],
+            devices: Vec::new(),
+            shm_dir: Some(PathBuf::from("/dev/shm")),
+            shm_interval_ms: 100,
+            process_linger_seconds: 300,
+            demo: false,
+            log_format: LogFormat::Auto,
+            log_level: LogLevel::Info,
+        }
+    }
+}
+
+fn ingest_threads_auto() -> u32 {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(cores).map_or(INGEST_THREADS_AUTO_MAX, |cores| cores.min(INGEST_THREADS_AUTO_MAX))
+}
+
+/// The keys whose values differ although they take effect only at a start.
+pub fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
+    SETTINGS
+        .iter()
+        .filter(|setting| !setting.reload && (setting.show)(old) != (setting.show)(new))
+        .map(|setting| setting.key)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! The daemon: binds, spawns, waits for signals, drains. Everything that it starts is written elsewhere.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry as LogRegistry, reload};
+
+use crate::cli::demo::Demo;
+use crate::cli::screen::{self, Style};
+use crate::clock;
+use crate::config::{Arch as ConfigArch, Config, DeviceConfig, LogFormat, LogLevel, Origin, restart_needed};
+use crate::ingest::{Ingest, Socket};
+use crate::registry::{Arch, Banks, Registry, Time};
+use crate::sinks::http::{self, DaemonMetrics, Sources};
+use crate::views::json;
+
+/// Threads that answer HTTP: one that encodes a large scrape leaves another for the probes.
+const HTTP_THREADS: usize = 2;
+/// How often ended processes are looked through for those that have been shown long enough.
+const RETIRE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often `serve --demo` draws its picture.
+const DEMO_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Devices that `serve --demo` fills.
+const DEMO_DEVICES: u16 = 2;
+
+type LogLevelHandle = reload::Handle<LevelFilter, LogRegistry>;
+
+/// Runs until told to stop.
+pub fn run(origin: &Origin) -> anyhow::Result<()> {
+    let loaded = origin.load()?;
+    let log_level = start_log(&loaded.config)?;
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    raise_open_files_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(HTTP_THREADS)
+        .thread_name("ttmem-http")
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    runtime.block_on(serve(origin, loaded.config, &log_level))
+}
+
+async fn serve(origin: &Origin, config: Config, log_level: &LogLevelHandle) -> anyhow::Result<()> {
+    let registry = Arc::new(Registry::default());
+    configure_devices(&registry, &config.devices);
+    let metrics = DaemonMetrics::new(env!("CARGO_PKG_VERSION"), env!("TTMEM_REVISION"))
+        .context("cannot make metrics")?;
+    metrics.reloaded(clock::unix_ns() as f64 / 1e9);
+    let sources = Arc::new(Sources { registry: Arc::clone(&registry), metrics });
+
+    // Signals first: one that comes while the rest starts must not be lost.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+
+    let socket = Socket::bind(&config.socket, config.socket_mode, config.socket_group.as_deref())?;
+    let mut listeners = Vec::new();
+    for address in &config.listen {
+        listeners.push(http::listen(*address).await?);
+    }
+    let ingest = Ingest::start(&config, Arc::clone(&registry), socket).context("cannot start ingest")?;
+    info!(path = %config.socket.display(), "taking allocation reports");
+
+    let (stop, stopping) = watch::channel(false);
+    let mut servers = tokio::task::JoinSet::new();
+    for listener in listeners {
+        info!(address = %listener.local_addr()?, "listening");
+        servers.spawn(http::serve(listener, Arc::clone(&sources), stopping.clone()));
+    }
+    let demo = config.demo.then(|| Demo::start(&config.socket, DEMO_DEVICES)).transpose()?;
+
+    let mut daemon = Running { origin, config, registry, sources, log_level };
+    let mut retire = tokio::time::interval(RETIRE_INTERVAL);
+    let mut draw = tokio::time::interval(DEMO_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => daemon.reload(),
+            _ = retire.tick() => daemon.retire(),
+            _ = draw.tick(), if demo.is_some() => daemon.draw(),
+        }
+    }
+    info!("stopping");
+    if let Some(demo) = demo {
+        demo.stop();
+    }
+    ingest.drain().await;
+    stop.send_replace(true);
+    servers.join_all().await;
+    info!("stopped");
+    Ok(())
+}
+
+/// What the running daemon's signals and intervals work on.
+struct Running<'a> {
+    origin: &'a Origin,
+    config: Config,
+    registry: Arc<Registry>,
+    sources: Arc<Sources>,
+    log_level: &'a LogLevelHandle,
+}
+
+impl Running<'_> {
+    /// Reads the configuration again; one that is wrong changes nothing.
+    fn reload(&mut self) {
+        let loaded = match self.origin.load() {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                self.sources.metrics.reload_failed();
+                return error!(%error, "configuration refused; the one before stays in force");
+            }
+        };
+        for warning in &loaded.warnings {
+            warn!("{warning}");
+        }
+        for key in restart_needed(&self.config, &loaded.config) {
+            warn!(key, "changed, but takes effect only when the daemon is started again");
+        }
+        if let Err(error) = self.log_level.reload(level_filter(loaded.config.log_level)) {
+            error!(%error, "cannot change the log's level");
+        }
+        configure_devices(&self.registry, &loaded.config.devices);
+        self.config = loaded.config;
+        self.sources.metrics.reloaded(clock::unix_ns() as f64 / 1e9);
+        info!("configuration reloaded");
+    }
+
+    fn retire(&self) {
+        let linger = Duration::from_secs(self.config.process_linger_seconds);
+        self.registry.retire(clock::monotonic_ns(), u64::try_from(linger.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    fn draw(&self) {
+        let time = Time { monotonic_ns: clock::monotonic_ns(), unix_ns: clock::unix_ns() };
+        let snapshot = self.registry.snapshot(time);
+        let processes = json::Processes::of(&snapshot, |_| true).processes;
+        let picture = screen::render(&json::Devices::of(&snapshot), &processes, &Style::of_terminal());
+        // Nobody may be looking: the daemon goes on.
+        let _ = crate::cli::print(&(picture + "\n"));
+    }
+}
+
+/// Makes the configured devices known, with what the configuration says about them.
+fn configure_devices(registry: &Registry, devices: &[DeviceConfig]) {
+    for device in devices {
+        registry.device(device.index).update_info(|info| {
+            info.arch = device.architecture().map(arch);
+            info.board = device.board_name().map(Into::into);
+            info.asic_id = device.asic_id.clone().or_else(|| info.asic_id.clone());
+            info.pci_bus_id.clone_from(&device.pci_bus_id);
+            info.capacity_source = device.capacity_source();
+            info.dram_bytes = device.dram_capacity_bytes();
+            info.l1_bytes = device.l1_capacity_bytes();
+            let product = device.product;
+            info.dram_banks = product
+                .map(|product| Banks { count: product.dram_banks, bank_bytes: product.dram_bank_bytes });
+            info.l1_banks =
+                product.map(|product| Banks { count: product.l1_banks, bank_bytes: product.l1_bank_bytes });
+        });
+    }
+}
+
+fn arch(arch: ConfigArch) -> Arch {
+    match arch {
+        ConfigArch::Grayskull => Arch::Grayskull,
+        ConfigArch::WormholeB0 => Arch::WormholeB0,
+        ConfigArch::Blackhole => Arch::Blackhole,
+        ConfigArch::Quasar => Arch::Quasar,
+    }
+}
+
+fn start_log(config: &Config) -> anyhow::Result<LogLevelHandle> {
+    let (filter, handle) = reload::Layer::new(level_filter(config.log_level));
+    let is_text = match config.log_format {
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+        LogFormat::Auto => std::io::stderr().is_terminal(),
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let log = LogRegistry::default().with(filter);
+    if is_text {
+        log.with(lines.with_ansi(std::io::stderr().is_terminal()))
+            .try_init()
+            .context("cannot start the log")?;
+    } else {
+        log.with(lines.json().flatten_event(true)).try_init().context("cannot start the log")?;
+    }
+    Ok(handle)
+}
+
+fn level_filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+/// Every client is a descriptor or two: as many as the system lets this process have.
+fn raise_open_files_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "cannot raise the limit of open files; set LimitNOFILE");
+    }
+}

@@ -1,0 +1,374 @@
+//! What each message does: the one place that turns the protocol's words into changes of the registry and into replies.
+
+use std::sync::Arc;
+
+use tracing::{info, warn};
+use ttmem_wire as wire;
+use wire::{Header, Kind, Layout, Reply, Totals};
+
+use super::Context;
+use super::attribution::Attribution;
+use crate::registry::{
+    Allocated, Arch, Batch, BufferFilter, Cursor, DEVICES_MAX, Device, Event, KernelKind, Loss, MemoryType,
+    Refusal, Rejection, Time,
+};
+
+/// Buffers that one dump lists singly; the sums beside them cover all.
+const DUMP_BUFFERS_MAX: usize = 1000;
+
+/// One connection's messages, applied in order.
+pub(super) struct Applier {
+    context: Arc<Context>,
+    attribution: Attribution,
+    /// Messages seen in the current run of frames, by kind.
+    counts: [u64; Event::ALL.len()],
+}
+
+impl Applier {
+    pub(super) fn new(context: Arc<Context>, attribution: Attribution) -> Self {
+        Self { context, attribution, counts: [0; Event::ALL.len()] }
+    }
+
+    pub(super) fn peer_pid(&self) -> u32 {
+        self.attribution.peer_pid()
+    }
+
+    /// Applies whole frames, writing replies to `out`. `offset` is where they begin in the connection. An error is the peer's: framing
+    /// is lost there, and what stands before it has been applied.
+    pub(super) fn apply(
+        &mut self,
+        frames: &[u8],
+        layout: Layout,
+        offset: u64,
+        time: Time,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadFrame> {
+        let outcome = self.apply_frames(frames, layout, offset, time, out);
+        for (event, count) in Event::ALL.iter().zip(&mut self.counts) {
+            if *count > 0 {
+                self.context.registry.events().count(*event, std::mem::take(count));
+            }
+        }
+        outcome
+    }
+
+    fn apply_frames(
+        &mut self,
+        frames: &[u8],
+        layout: Layout,
+        offset: u64,
+        time: Time,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadFrame> {
+        let context = Arc::clone(&self.context);
+        let frame_bytes = layout.frame_bytes();
+        let mut messages =
+            frames.chunks_exact(frame_bytes).zip((offset..).step_by(frame_bytes)).map(|(frame, offset)| {
+                let message = wire::decode_request(frame, layout);
+                message
+                    .map(|message| (message, offset))
+                    .map_err(|error| BadFrame { error, offset: offset + error.offset() as u64 })
+            });
+        let mut next = messages.next().transpose()?;
+        while let Some((message, at)) = next {
+            let Some(mut report) = self.report(&message, layout) else {
+                self.answer(&message, layout, at, time, out);
+                next = messages.next().transpose()?;
+                continue;
+            };
+            // A run of reports of one process: its ledger is taken once.
+            let claimed = self.attribution.claim(message.process_id);
+            let tracked = self.attribution.process(claimed);
+            let mut batch = context.registry.batch(tracked.process(), time.monotonic_ns);
+            let mut at = at;
+            next = loop {
+                self.counts[report.event as usize] += 1;
+                if let Err(rejection) = report.apply(&mut batch, context.registry.events()) {
+                    self.reject(rejection, at, time);
+                }
+                let following = match messages.next() {
+                    Some(Ok(following)) => following,
+                    Some(Err(error)) => return Err(error),
+                    None => break None,
+                };
+                match self.report(&following.0, layout) {
+                    Some(same) if self.attribution.claim(following.0.process_id) == claimed => {
+                        (report, at) = (same, following.1);
+                    }
+                    _ => break Some(following),
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// The message as a change of what a process holds, if it is one.
+    fn report(&self, message: &Header, layout: Layout) -> Option<Report> {
+        let event = match message.kind {
+            Kind::Alloc => Event::Alloc,
+            Kind::Free => Event::Free,
+            Kind::CbAlloc => Event::CbAlloc,
+            Kind::CbFree => Event::CbFree,
+            Kind::KernelLoad => Event::KernelLoad,
+            Kind::KernelUnload => Event::KernelUnload,
+            _ => return None,
+        };
+        let buffer_types = self.context.policy.buffer_types.unwrap_or(layout.buffer_types());
+        Some(Report { event, message: *message, buffer_types })
+    }
+
+    fn answer(&mut self, message: &Header, layout: Layout, at: u64, time: Time, out: &mut Vec<u8>) {
+        match message.kind {
+            Kind::DumpRemaining => {
+                self.counts[Event::DumpRemaining as usize] += 1;
+                self.dump_buffers(time);
+            }
+            Kind::DumpKernels => {
+                self.counts[Event::DumpKernels as usize] += 1;
+                self.dump_kernels(time);
+            }
+            _ => match self.reply(message, at, time) {
+                Some(reply) => out.extend_from_slice(&reply.encode(layout)),
+                None => self.reject(Rejection::UnexpectedType, at, time),
+            },
+        }
+    }
+
+    /// The reply to a message that wants one. It reads atomics only, and answers even what it has to reject: the peer waits for it.
+    pub(super) fn reply(&self, message: &Header, at: u64, time: Time) -> Option<Reply> {
+        let (event, kind) = match message.kind {
+            Kind::Query => (Event::Query, Kind::Response),
+            Kind::DeviceInfoQuery => (Event::DeviceInfoQuery, Kind::DeviceInfoResponse),
+            _ => return None,
+        };
+        let registry = &self.context.registry;
+        registry.events().count(event, 1);
+        let index = device_index(message.device_id);
+        let asks_for_count = event == Event::DeviceInfoQuery && message.device_id == wire::DEVICE_COUNT_QUERY;
+        if index.is_none() && !asks_for_count {
+            self.reject(Rejection::DeviceOutOfRange, at, time);
+        }
+        let device = index.and_then(|index| registry.known_device(index));
+        let (mut totals, mut info) = (Totals::default(), wire::DeviceInfo::default());
+        match kind {
+            Kind::Response => totals = device.map(|device| device_totals(device)).unwrap_or_default(),
+            _ => {
+                info = device.map(|device| device_info(&device.info())).unwrap_or_default();
+                info.num_devices = registry.devices().count() as u32;
+            }
+        }
+        Some(Reply { kind, device_id: message.device_id, totals, info })
+    }
+
+    fn reject(&self, rejection: Rejection, at: u64, time: Time) {
+        self.context.registry.events().reject(rejection);
+        // What was allocated before tracking began is freed some time: that is no news.
+        if rejection == Rejection::UnknownFree {
+            return;
+        }
+        if let Some(suppressed) = self.context.throttle.admit(rejection.name(), time.monotonic_ns) {
+            warn!(
+                peer = self.peer_pid(),
+                offset = at,
+                reason = rejection.name(),
+                suppressed,
+                "message rejected"
+            );
+        }
+    }
+
+    fn dump_buffers(&self, time: Time) {
+        if self.context.throttle.admit("dump", time.monotonic_ns).is_none() {
+            return;
+        }
+        for process in self.context.registry.snapshot(time).processes {
+            let (pid, name) = (process.process.pid(), process.process.info().name.as_str());
+            for held in process.memory.iter().filter(|held| held.counters.usage_bytes() > 0) {
+                let (memory_type, usage_bytes) = (held.memory_type.name(), held.counters.usage_bytes());
+                let buffers = held.counters.buffers;
+                info!(
+                    pid,
+                    process = name,
+                    device = held.device,
+                    memory_type,
+                    usage_bytes,
+                    buffers,
+                    "remaining memory"
+                );
+            }
+        }
+        let page = self.context.registry.buffers(
+            &BufferFilter::default(),
+            Cursor::default(),
+            DUMP_BUFFERS_MAX,
+            time.monotonic_ns,
+        );
+        for buffer in &page.buffers {
+            let (pid, memory_type) = (buffer.process.pid(), buffer.memory_type.name());
+            let age_seconds = time.seconds_since(buffer.allocated_ns);
+            let (buffer_id, size_bytes) = (buffer.id, buffer.size_bytes);
+            info!(
+                pid,
+                device = buffer.device,
+                memory_type,
+                buffer_id,
+                size_bytes,
+                age_seconds,
+                "remaining buffer"
+            );
+        }
+        if page.next.is_some() {
+            info!(listed = page.buffers.len(), "more buffers remain; /api/v1/buffers lists all");
+        }
+    }
+
+    fn dump_kernels(&self, time: Time) {
+        if self.context.throttle.admit("dump_kernels", time.monotonic_ns).is_none() {
+            return;
+        }
+        for process in self.context.registry.snapshot(time).processes {
+            let (pid, name) = (process.process.pid(), process.process.info().name.as_str());
+            for (device, kind, tally) in process.process.kernels() {
+                let (kernels, bytes) = (tally.kernels, tally.bytes);
+                info!(pid, process = name, device, kind = kind.name(), kernels, bytes, "remaining kernels");
+            }
+        }
+    }
+}
+
+/// A frame that cannot be one: the connection cannot be read any further.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct BadFrame {
+    pub(super) error: wire::FrameError,
+    /// The byte in the connection.
+    pub(super) offset: u64,
+}
+
+impl BadFrame {
+    pub(super) fn rejection(self) -> Rejection {
+        match self.error {
+            wire::FrameError::UnknownType { .. } => Rejection::UnknownType,
+            wire::FrameError::Padding { .. } => Rejection::Padding,
+            wire::FrameError::Tail { .. } => Rejection::Tail,
+        }
+    }
+}
+
+/// A message that changes what a process holds.
+struct Report {
+    event: Event,
+    message: Header,
+    buffer_types: wire::BufferTypes,
+}
+
+impl Report {
+    fn apply(&self, batch: &mut Batch<'_>, events: &crate::registry::EventCounters) -> Result<(), Rejection> {
+        let Header { device_id, size_bytes, buffer_id, .. } = self.message;
+        let device = device_index(device_id).ok_or(Rejection::DeviceOutOfRange)?;
+        let outcome = match self.event {
+            Event::Alloc => {
+                let memory_type = self.memory_type()?;
+                batch.allocate(device, memory_type, buffer_id, size_bytes).map(|allocated| {
+                    if allocated == Allocated::Replaced {
+                        events.lose(Loss::Free);
+                    }
+                })
+            }
+            Event::Free => batch.free(device, buffer_id),
+            Event::CbAlloc => batch.take(device, MemoryType::Cb, size_bytes),
+            Event::CbFree => batch.give_back(device, MemoryType::Cb, size_bytes),
+            Event::KernelLoad => batch.load_kernel(device, self.kernel_kind()?, size_bytes),
+            Event::KernelUnload => batch.unload_kernel(device, self.kernel_kind()?, size_bytes),
+            other => unreachable!("{other:?} is not made into a report"),
+        };
+        outcome.map_err(rejection)
+    }
+
+    fn memory_type(&self) -> Result<MemoryType, Rejection> {
+        match self.buffer_types.decode(self.message.buffer_type).ok_or(Rejection::BufferType)? {
+            wire::BufferType::Dram => Ok(MemoryType::Dram),
+            wire::BufferType::L1 => Ok(MemoryType::L1),
+            wire::BufferType::L1Small => Ok(MemoryType::L1Small),
+            wire::BufferType::Trace => Ok(MemoryType::Trace),
+            wire::BufferType::SystemMemory => Ok(MemoryType::SystemMemory),
+        }
+    }
+
+    fn kernel_kind(&self) -> Result<KernelKind, Rejection> {
+        match wire::KernelKind::decode(self.message.buffer_type).ok_or(Rejection::BufferType)? {
+            wire::KernelKind::Application => Ok(KernelKind::Application),
+            wire::KernelKind::Fabric => Ok(KernelKind::Fabric),
+            wire::KernelKind::Dispatch => Ok(KernelKind::Dispatch),
+        }
+    }
+}
+
+fn rejection(refusal: Refusal) -> Rejection {
+    match refusal {
+        Refusal::ZeroSize => Rejection::ZeroSize,
+        Refusal::SizeTooLarge => Rejection::SizeTooLarge,
+        Refusal::UnknownFree => Rejection::UnknownFree,
+        Refusal::AmbiguousFree => Rejection::AmbiguousFree,
+        Refusal::ProcessEnded => Rejection::ProcessEnded,
+        Refusal::TooManyBuffers => Rejection::TooManyBuffers,
+    }
+}
+
+fn device_index(device_id: i32) -> Option<u16> {
+    u16::try_from(device_id).ok().filter(|index| *index < DEVICES_MAX)
+}
+
+const _: () = assert!(wire::DEVICE_ID_MAX == DEVICES_MAX as i32 - 1);
+const _: () = assert!(wire::BUFFER_BYTES_MAX == crate::registry::BUFFER_BYTES_MAX);
+
+fn device_totals(device: &Device) -> Totals {
+    let usage_bytes = |memory_type| device.memory(memory_type).usage_bytes();
+    Totals {
+        dram_bytes: usage_bytes(MemoryType::Dram),
+        l1_bytes: usage_bytes(MemoryType::L1),
+        l1_small_bytes: usage_bytes(MemoryType::L1Small),
+        trace_bytes: usage_bytes(MemoryType::Trace),
+        cb_bytes: usage_bytes(MemoryType::Cb),
+        kernel_bytes: usage_bytes(MemoryType::Kernel),
+    }
+}
+
+fn device_info(info: &crate::registry::DeviceInfo) -> wire::DeviceInfo {
+    wire::DeviceInfo {
+        total_dram_bytes: info.dram_bytes.unwrap_or(0),
+        total_l1_bytes: info.l1_bytes.unwrap_or(0),
+        arch: match info.arch {
+            None => wire::Arch::Invalid,
+            Some(Arch::Grayskull) => wire::Arch::Grayskull,
+            Some(Arch::WormholeB0) => wire::Arch::WormholeB0,
+            Some(Arch::Blackhole) => wire::Arch::Blackhole,
+            Some(Arch::Quasar) => wire::Arch::Quasar,
+        },
+        num_dram_channels: info.dram_banks.map_or(0, |banks| banks.count),
+        dram_bytes_per_channel: info.dram_banks.map_or(0, |banks| saturate(banks.bank_bytes)),
+        l1_bytes_per_core: info.l1_banks.map_or(0, |banks| saturate(banks.bank_bytes)),
+        is_available: true,
+        num_devices: 0,
+    }
+}
+
+/// The message has 32 bits for it.
+fn saturate(bytes: u64) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_ids_outside_the_range_have_no_index() {
+        let check = |device_id, expected| assert_eq!(device_index(device_id), expected, "{device_id}");
+        check(0, Some(0));
+        check(1023, Some(1023));
+        check(1024, None);
+        check(-1, None);
+        check(i32::MIN, None);
+        check(65_536, None);
+    }
+}

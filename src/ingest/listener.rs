@@ -1,0 +1,211 @@
+//! The socket: how it comes to its path with the right owner and mode, and how connections are taken.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+/// Connections that may wait to be taken.
+const BACKLOG: i32 = 4096;
+
+/// Why the socket could not be set up. The operator's to mend: each says how.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A daemon answers there.
+    #[error("{path}: another server is listening there; stop it, or choose another path with --socket")]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something else stands there.
+    #[error("{path}: exists and is not a socket; move it away, or choose another path with --socket")]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The directory cannot be written.
+    #[error(
+        "{directory}: {source}; create it or make it writable for this user, or choose another path with --socket"
+    )]
+    Directory {
+        /// The directory.
+        directory: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The group does not exist.
+    #[error(
+        "socket_group: no group is called {group:?}; create it with `groupadd --system {group}`, or name another"
+    )]
+    UnknownGroup {
+        /// Its name.
+        group: String,
+    },
+    /// The socket could not be made.
+    #[error("{path}: {action}: {source}")]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// A listening socket, removed from its path when dropped, if it is still there.
+#[derive(Debug)]
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Socket {
+    /// Puts a listening socket at a path. It appears there with its mode and group set, in place of a dead one, and never in place of
+    /// a live one.
+    pub fn bind(path: &Path, mode: u32, group: Option<&str>) -> Result<Socket, BindError> {
+        let error = |action| move |source| BindError::Socket { path: path.to_owned(), action, source };
+        let group = group.map(group_id).transpose()?;
+        check_vacant(path)?;
+        let staging = Staging::new(path)?;
+        let staged = staging.socket();
+        let listener = UnixListener::bind(&staged).map_err(error("cannot make the socket"))?;
+        fs::set_permissions(&staged, fs::Permissions::from_mode(mode))
+            .map_err(error("cannot set its mode"))?;
+        if let Some(group) = group {
+            std::os::unix::fs::chown(&staged, None, Some(group))
+                .map_err(error("cannot give it to its group"))?;
+        }
+        rustix::net::listen(&listener, BACKLOG).map_err(io::Error::from).map_err(error("cannot listen"))?;
+        listener.set_nonblocking(true).map_err(error("cannot make it non-blocking"))?;
+        let metadata = fs::symlink_metadata(&staged).map_err(error("cannot look at it"))?;
+        // Another daemon may have started in the meantime; what it put there is looked at once more.
+        check_vacant(path)?;
+        fs::rename(&staged, path).map_err(error("cannot put it in place"))?;
+        Ok(Socket { listener, path: path.to_owned(), inode: (metadata.dev(), metadata.ino()) })
+    }
+
+    /// The listener.
+    pub fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let is_ours =
+            fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.inode);
+        if is_ours {
+            // Whether it can be removed or not, nobody answers there any more.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A directory beside the socket's place that nobody else can enter: what is made there is seen only once it is moved out.
+struct Staging(PathBuf);
+
+impl Staging {
+    fn new(path: &Path) -> Result<Staging, BindError> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let staging = parent.join(format!(".ttmem-{}", std::process::id()));
+        // Left over from a daemon of the same pid that was killed while it started.
+        let _ = fs::remove_file(staging.join("socket"));
+        let _ = fs::remove_dir(&staging);
+        let made = fs::DirBuilder::new().mode(0o700).create(&staging);
+        made.map_err(|source| BindError::Directory { directory: parent.to_owned(), source })?;
+        Ok(Staging(staging))
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("socket")
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.socket());
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// Nothing, or a socket on which nobody listens.
+fn check_vacant(path: &Path) -> Result<(), BindError> {
+    match fs::symlink_metadata(path) {
+        Err(_) => Ok(()),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            Err(BindError::NotASocket { path: path.to_owned() })
+        }
+        Ok(_) => match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // An answer of any other kind, be it that its queue is full, is somebody's.
+            _ => Err(BindError::InUse { path: path.to_owned() }),
+        },
+    }
+}
+
+fn group_id(group: &str) -> Result<u32, BindError> {
+    if let Ok(id) = group.parse() {
+        return Ok(id);
+    }
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    let mut entries = groups.lines().map(|line| line.split(':'));
+    entries
+        .find_map(|mut fields| if fields.next()? == group { fields.nth(1)?.parse().ok() } else { None })
+        .ok_or_else(|| BindError::UnknownGroup { group: group.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(name: &str) -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("ttmem-listener-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).expect("the temporary directory is writable");
+        directory
+    }
+
+    #[test]
+    fn a_live_socket_is_never_taken_and_a_dead_one_is_replaced() {
+        let directory = directory("live");
+        let path = directory.join("s");
+        let socket = Socket::bind(&path, 0o660, None).expect("a free path");
+        assert_eq!(fs::metadata(&path).expect("bound").permissions().mode() & 0o777, 0o660);
+        assert!(matches!(Socket::bind(&path, 0o660, None), Err(BindError::InUse { .. })));
+        drop(socket);
+        assert!(!path.exists(), "removed with its daemon");
+        drop(UnixListener::bind(&path).expect("a free path"));
+        assert!(path.exists(), "a daemon that was killed leaves its socket");
+        let socket = Socket::bind(&path, 0o600, None).expect("nobody listens");
+        UnixStream::connect(&path).expect("listening");
+        fs::remove_file(&path).expect("ours");
+        let _successor = UnixListener::bind(&path).expect("a free path");
+        drop(socket);
+        assert!(path.exists(), "another's socket is left alone");
+        assert_eq!(fs::read_dir(&directory).expect("readable").count(), 1, "nothing is left beside it");
+        fs::remove_dir_all(&directory).expect("ours");
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named() {
+        let directory = directory("way");
+        let check = |path: &Path, group: Option<&str>, expected: &str| {
+            let error = Socket::bind(path, 0o660, group).expect_err("must be refused").to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        let file = directory.join("file");
+        fs::write(&file, "precious").expect("writable");
+        check(&file, None, "is not a socket; move it away");
+        let link = directory.join("link");
+        std::os::unix::fs::symlink(&file, &link).expect("writable");
+        check(&link, None, "is not a socket; move it away");
+        check(&directory.join("no/where/s"), None, "create it or make it writable");
+        check(&directory.join("s"), Some("no-such-group"), "groupadd --system no-such-group");
+        assert_eq!(fs::read_to_string(&file).expect("still there"), "precious");
+        fs::remove_dir_all(&directory).expect("ours");
+    }
+}

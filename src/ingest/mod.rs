@@ -1,0 +1,244 @@
+//! What comes in: the field's clients over the socket, tt-metal's regions, and the ends of processes.
+//!
+//! The idea is a few threads, each with its own event loop, between which connections are dealt out: a connection stays on its thread,
+//! so its messages are applied in order, and threads meet only where two of them report for one process.
+
+mod listener;
+mod peer;
+mod procfs;
+mod throttle;
+
+mod attribution;
+mod processes;
+
+mod apply;
+mod session;
+
+mod region;
+mod regions;
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{oneshot, watch};
+use tracing::{error, info, warn};
+use ttmem_wire::{BufferTypes, Layout};
+
+pub use listener::{BindError, Socket};
+
+use crate::clock;
+use crate::config::{Config, SocketBufferTypes, SocketLayout};
+use crate::registry::{Loss, Registry, Rejection};
+use apply::Applier;
+use attribution::Attribution;
+use peer::Peer;
+use processes::Processes;
+use regions::Regions;
+use session::Session;
+use throttle::Throttle;
+
+/// How long sessions may take to apply what has been sent when the daemon stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait before taking connections again when there is no room for one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What all of ingest shares.
+struct Context {
+    registry: Arc<Registry>,
+    processes: Arc<Processes>,
+    throttle: Arc<Throttle>,
+    policy: Policy,
+    clients: AtomicU32,
+}
+
+/// How the socket's messages are read.
+struct Policy {
+    layout: Option<Layout>,
+    buffer_types: Option<BufferTypes>,
+    trust_claimed_pids: bool,
+    clients_max: u32,
+}
+
+impl Policy {
+    fn new(config: &Config) -> Policy {
+        Policy {
+            layout: match config.socket_layout {
+                SocketLayout::Auto => None,
+                SocketLayout::Bytes72 => Some(Layout::Bytes72),
+                SocketLayout::Bytes112 => Some(Layout::Bytes112),
+                SocketLayout::Bytes144 => Some(Layout::Bytes144),
+            },
+            buffer_types: match config.socket_buffer_types {
+                SocketBufferTypes::Auto => None,
+                SocketBufferTypes::Seed => Some(BufferTypes::Seed),
+                SocketBufferTypes::Metal => Some(BufferTypes::Metal),
+            },
+            trust_claimed_pids: config.trust_claimed_pids,
+            clients_max: config.clients_max,
+        }
+    }
+}
+
+/// The running ingest.
+pub struct Ingest {
+    threads: Vec<EventLoop>,
+    regions: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+    stopping: watch::Sender<bool>,
+    context: Arc<Context>,
+}
+
+impl Ingest {
+    /// Starts to take connections on a socket and to follow the regions.
+    pub fn start(config: &Config, registry: Arc<Registry>, socket: Socket) -> io::Result<Ingest> {
+        let threads = (0..config.ingest_threads).map(EventLoop::start).collect::<io::Result<Vec<_>>>()?;
+        let throttle = Arc::new(Throttle::default());
+        let processes =
+            Processes::new(Arc::clone(&registry), Arc::clone(&throttle), threads[0].handle.clone());
+        let policy = Policy::new(config);
+        let context = Arc::new(Context { registry, processes, throttle, policy, clients: AtomicU32::new(0) });
+        let (stopping, stop) = watch::channel(false);
+        let handles: Vec<Handle> = threads.iter().map(|thread| thread.handle.clone()).collect();
+        threads[0].handle.spawn(accept_all(Arc::clone(&context), socket, handles, stop));
+        let regions = config.shm_dir.as_ref().map(|directory| {
+            let regions = Regions::new(Arc::clone(&context), directory.clone());
+            let interval = Duration::from_millis(config.shm_interval_ms);
+            let (stop, stopped) = mpsc::channel();
+            let thread = std::thread::Builder::new().name("ttmem-regions".into());
+            thread.spawn(move || regions.follow(interval, &stopped)).map(|thread| (stop, thread))
+        });
+        Ok(Ingest { threads, regions: regions.transpose()?, stopping, context })
+    }
+
+    /// Stops taking connections, applies what has been sent, and ends.
+    pub async fn drain(self) {
+        self.stopping.send_replace(true);
+        let all_closed = async {
+            while self.context.clients.load(Relaxed) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(DRAIN_TIMEOUT, all_closed).await.is_err() {
+            warn!(
+                clients = self.context.clients.load(Relaxed),
+                "stopping without having read all that clients sent"
+            );
+        }
+        for thread in self.threads {
+            thread.stop();
+        }
+        if let Some((stop, thread)) = self.regions {
+            drop(stop);
+            // It can only have ended by a panic, which has been reported.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A thread with an event loop of its own.
+struct EventLoop {
+    handle: Handle,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl EventLoop {
+    fn start(number: u32) -> io::Result<EventLoop> {
+        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new().name(format!("ttmem-ingest-{number}")).spawn(move || {
+            // Ends when told to, or when the sender is gone.
+            let _ = runtime.block_on(stopped);
+        })?;
+        Ok(EventLoop { handle, stop, thread })
+    }
+
+    fn stop(self) {
+        drop(self.stop);
+        // It can only have ended by a panic, which has been reported.
+        let _ = self.thread.join();
+    }
+}
+
+/// Takes connections until the daemon stops, and deals them out to the threads.
+async fn accept_all(
+    context: Arc<Context>,
+    socket: Socket,
+    threads: Vec<Handle>,
+    stopping: watch::Receiver<bool>,
+) {
+    let listener = match socket.listener().try_clone().and_then(UnixListener::from_std) {
+        Ok(listener) => listener,
+        Err(error) => return error!(%error, "cannot watch the socket; no client will be served"),
+    };
+    let mut stop = stopping.clone();
+    let mut deal = threads.iter().cycle();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            // Taken from this thread's event loop again, as it is to live on another's.
+            accepted = listener.accept() => accepted.and_then(|(stream, _)| stream.into_std()),
+        };
+        match (accepted, deal.next()) {
+            (Ok(stream), Some(thread)) => serve(&context, stream, thread, &stopping),
+            (Err(error), _) if is_exhaustion(&error) => {
+                context.registry.events().lose(Loss::Connection);
+                if let Some(suppressed) = context.throttle.admit("exhaustion", clock::monotonic_ns()) {
+                    warn!(%error, suppressed, "cannot take a connection; raise the limit of open files (LimitNOFILE)");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            // The peer went away between its connect and our accept.
+            (Err(_), _) | (_, None) => {}
+        }
+    }
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+fn serve(context: &Arc<Context>, stream: UnixStream, thread: &Handle, stopping: &watch::Receiver<bool>) {
+    let clients_max = context.policy.clients_max;
+    if context.clients.fetch_add(1, Relaxed) >= clients_max {
+        context.clients.fetch_sub(1, Relaxed);
+        context.registry.events().reject(Rejection::ClientsMax);
+        if let Some(suppressed) = context.throttle.admit("clients_max", clock::monotonic_ns()) {
+            let peer = Peer::of(&stream).map_or(0, |peer| peer.pid);
+            warn!(
+                peer,
+                clients_max,
+                suppressed,
+                "connection refused: too many clients; raise clients_max if they are wanted"
+            );
+        }
+        return;
+    }
+    let (context, stopping) = (Arc::clone(context), stopping.clone());
+    thread.spawn(async move {
+        if let Err(error) = converse(&context, stream, stopping).await {
+            info!(%error, "connection ended before it began");
+        }
+        context.clients.fetch_sub(1, Relaxed);
+    });
+}
+
+async fn converse(
+    context: &Arc<Context>,
+    stream: UnixStream,
+    stopping: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let peer = Peer::of(&stream)?;
+    let stream = tokio::net::UnixStream::from_std(stream)?;
+    let applier = Applier::new(Arc::clone(context), Attribution::new(Arc::clone(context), peer));
+    Session::new(Arc::clone(context), stream, applier).run(stopping).await;
+    Ok(())
+}

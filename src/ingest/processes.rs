@@ -1,0 +1,223 @@
+//! Which processes live: each is watched through its pidfd, and its memory is reclaimed when it ends.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tracing::{debug, info};
+
+use super::procfs::{ProcessFacts, ticks_to_ns, user_name};
+use super::throttle::Throttle;
+use crate::clock;
+use crate::registry::{Identity, Process, ProcessInfo, Registry, Source};
+
+/// How long after a process's end its sockets may still be read before what it holds is reclaimed. Its own sockets are at their
+/// end much sooner; one that it shared with a fork never is.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// A process, and what is needed to see its end.
+pub(super) struct Tracked {
+    process: Arc<Process>,
+    /// `None` for a process that was gone before it could be looked at, and for a simulated one.
+    pidfd: Option<AsyncFd<OwnedFd>>,
+    sessions: AtomicU32,
+    drained: Notify,
+}
+
+impl Tracked {
+    pub(super) fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+
+    /// Whether it has ended, be it reclaimed already or not.
+    pub(super) fn has_ended(&self) -> bool {
+        self.process.has_ended() || self.pidfd.as_ref().is_some_and(|pidfd| has_ended(pidfd.get_ref()))
+    }
+
+    fn started_at(&self, start_ticks: Option<u64>) -> bool {
+        start_ticks == Some(self.process.identity().start_ticks)
+    }
+
+    async fn wait_for_end(&self) {
+        if let Some(pidfd) = &self.pidfd {
+            // An error can only mean that the runtime is shutting down.
+            let _ = pidfd.ready(Interest::READABLE).await;
+        }
+    }
+
+    async fn wait_for_sessions(&self) {
+        loop {
+            let drained = self.drained.notified();
+            if self.sessions.load(SeqCst) == 0 {
+                return;
+            }
+            drained.await;
+        }
+    }
+}
+
+/// A session that may still bring messages of a process. While there is one, the process's end waits a moment.
+pub(super) struct Attachment(Arc<Tracked>);
+
+impl Attachment {
+    fn new(tracked: Arc<Tracked>) -> Self {
+        tracked.sessions.fetch_add(1, SeqCst);
+        Self(tracked)
+    }
+
+    pub(super) fn tracked(&self) -> &Arc<Tracked> {
+        &self.0
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        if self.0.sessions.fetch_sub(1, SeqCst) == 1 {
+            self.0.drained.notify_waiters();
+        }
+    }
+}
+
+/// The live processes by pid.
+pub(super) struct Processes {
+    registry: Arc<Registry>,
+    throttle: Arc<Throttle>,
+    /// Where the watches run.
+    runtime: Handle,
+    live: Mutex<HashMap<u32, Arc<Tracked>>>,
+    /// Processes whose start time cannot be known are told apart by a number that no start time reaches.
+    unknown_starts: AtomicU64,
+}
+
+impl Processes {
+    pub(super) fn new(registry: Arc<Registry>, throttle: Arc<Throttle>, runtime: Handle) -> Arc<Self> {
+        Arc::new(Self {
+            registry,
+            throttle,
+            runtime,
+            live: Mutex::default(),
+            unknown_starts: AtomicU64::new(0),
+        })
+    }
+
+    /// The process behind a pidfd; watched from now on.
+    pub(super) fn track(
+        self: &Arc<Self>,
+        pid: u32,
+        uid: u32,
+        pidfd: Option<OwnedFd>,
+        facts: &ProcessFacts,
+        source: Source,
+    ) -> Attachment {
+        let mut live = self.live.lock();
+        let entry = match live.entry(pid) {
+            // While its pidfd says that it lives, nobody else can have its pid.
+            Entry::Occupied(known)
+                if !known.get().has_ended() || known.get().started_at(facts.start_ticks) =>
+            {
+                return Attachment::new(Arc::clone(known.get()));
+            }
+            entry => entry,
+        };
+        let tracked = self.admit(pid, uid, pidfd, facts, source);
+        entry.insert_entry(Arc::clone(&tracked));
+        drop(live);
+        // Attached before it is watched, so that an end that has come already waits for the caller's messages.
+        let attachment = Attachment::new(Arc::clone(&tracked));
+        self.runtime.spawn(Arc::clone(self).watch(tracked));
+        attachment
+    }
+
+    /// A process that nobody can look up, for simulations and recorded sessions: it lives as long as the session that names it.
+    pub(super) fn simulate(self: &Arc<Self>, pid: u32, uid: u32) -> Attachment {
+        let facts = ProcessFacts { name: Some("simulated".into()), ..ProcessFacts::default() };
+        let tracked = self.admit(pid, uid, None, &facts, Source::Socket);
+        let attachment = Attachment::new(Arc::clone(&tracked));
+        let processes = Arc::clone(self);
+        self.runtime.spawn(async move {
+            tracked.wait_for_sessions().await;
+            processes.end(&tracked);
+        });
+        attachment
+    }
+
+    fn admit(
+        &self,
+        pid: u32,
+        uid: u32,
+        pidfd: Option<OwnedFd>,
+        facts: &ProcessFacts,
+        source: Source,
+    ) -> Arc<Tracked> {
+        let start_ticks =
+            facts.start_ticks.unwrap_or_else(|| u64::MAX - self.unknown_starts.fetch_add(1, Relaxed));
+        let start_time_seconds = facts.start_ticks.map(start_time_seconds);
+        let process = self.registry.process(Identity { pid, start_ticks }, || ProcessInfo {
+            name: facts.name.clone().unwrap_or_else(|| "unknown".into()),
+            uid,
+            user: user_name(uid),
+            cgroup: facts.cgroup.clone(),
+            start_time_seconds,
+            source,
+        });
+        let pidfd = pidfd.and_then(|pidfd| {
+            let _context = self.runtime.enter();
+            #[allow(unsafe_code, reason = "the only way to await a descriptor that is no socket")]
+            // SAFETY: an OwnedFd refers to the same open descriptor for as long as it lives, and the AsyncFd owns it.
+            let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+            watched.ok()
+        });
+        Arc::new(Tracked { process, pidfd, sessions: AtomicU32::new(0), drained: Notify::new() })
+    }
+
+    async fn watch(self: Arc<Self>, tracked: Arc<Tracked>) {
+        tracked.wait_for_end().await;
+        // What the process has sent before it ended is still in its sockets.
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, tracked.wait_for_sessions()).await;
+        self.end(&tracked);
+        let mut live = self.live.lock();
+        if live.get(&tracked.process.pid()).is_some_and(|current| Arc::ptr_eq(current, &tracked)) {
+            live.remove(&tracked.process.pid());
+        }
+    }
+
+    fn end(&self, tracked: &Tracked) {
+        let now_ns = clock::monotonic_ns();
+        let process = &tracked.process;
+        let orphaned = self.registry.end(process, now_ns);
+        let (pid, name) = (process.pid(), process.info().name.as_str());
+        if orphaned.buffers == 0 {
+            debug!(pid, process = name, "process ended");
+        } else if let Some(suppressed) = self.throttle.admit("process_end", now_ns) {
+            let (buffers, bytes) = (orphaned.buffers, orphaned.bytes);
+            info!(
+                pid,
+                process = name,
+                buffers,
+                bytes,
+                suppressed,
+                "process ended with memory held; reclaimed it"
+            );
+        }
+    }
+}
+
+fn start_time_seconds(start_ticks: u64) -> f64 {
+    let age_ns = clock::monotonic_ns().saturating_sub(ticks_to_ns(start_ticks));
+    clock::unix_ns().saturating_sub(age_ns) as f64 / 1e9
+}
+
+/// Whether the process behind a pidfd has ended; one that nobody has waited for yet counts as ended.
+pub(super) fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(ready) if ready > 0)
+}

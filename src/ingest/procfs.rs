@@ -1,0 +1,141 @@
+//! What /proc says about a process. All of it may be missing or gone between two reads: then there is less to show, never an error.
+
+use std::fs;
+use std::path::Path;
+
+/// Clock ticks per second in /proc, the same on every architecture that Linux runs on today.
+const TICKS_PER_SECOND: u64 = 100;
+/// A process can call itself anything; a label keeps this many characters, as many as tt-metal's own table has room for.
+const NAME_CHARS_MAX: usize = 64;
+
+/// What is read once about a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ProcessFacts {
+    pub(super) name: Option<String>,
+    pub(super) start_ticks: Option<u64>,
+    pub(super) effective_uid: Option<u32>,
+    /// Its pid in each namespace from the daemon's inwards.
+    pub(super) namespace_pids: Vec<u32>,
+    pub(super) cgroup: Option<String>,
+}
+
+impl ProcessFacts {
+    pub(super) fn read(pid: u32) -> ProcessFacts {
+        let directory = Path::new("/proc").join(pid.to_string());
+        let text = |file| {
+            fs::read(directory.join(file))
+                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+                .unwrap_or_default()
+        };
+        let status = text("status");
+        ProcessFacts {
+            name: process_name(&text("comm"), &text("cmdline")),
+            start_ticks: start_ticks(&text("stat")),
+            effective_uid: status_field(&status, "Uid:")
+                .and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok()),
+            namespace_pids: status_field(&status, "NSpid:")
+                .map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+                .unwrap_or_default(),
+            cgroup: cgroup_path(&text("cgroup")),
+        }
+    }
+}
+
+/// Nanoseconds between the host's start and the process's.
+pub(super) fn ticks_to_ns(ticks: u64) -> u64 {
+    ticks.saturating_mul(1_000_000_000 / TICKS_PER_SECOND)
+}
+
+/// The name of a user, or its number where /etc/passwd has none.
+pub(super) fn user_name(uid: u32) -> String {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut entries = passwd.lines().map(|line| line.split(':'));
+    entries
+        .find_map(|mut fields| {
+            let name = fields.next()?;
+            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+        })
+        .unwrap_or_else(|| uid.to_string())
+}
+
+/// The kernel's short name; for an interpreter the script that it runs says more than "python3" does.
+fn process_name(comm: &str, cmdline: &str) -> Option<String> {
+    let comm = comm.strip_suffix('\n').unwrap_or(comm);
+    if comm.is_empty() {
+        return None;
+    }
+    let mut arguments = cmdline.split('\0').skip(1).filter(|argument| !argument.is_empty());
+    let script = match arguments.next() {
+        Some("-m") => arguments.next(),
+        Some(script) if script.ends_with(".py") => script.rsplit('/').next(),
+        _ => None,
+    };
+    let name = match script {
+        Some(script) if comm.starts_with("python") => format!("{comm}:{script}"),
+        _ => comm.to_owned(),
+    };
+    Some(name.chars().take(NAME_CHARS_MAX).collect())
+}
+
+/// The field after the name; the name itself may hold spaces and parentheses.
+fn start_ticks(stat: &str) -> Option<u64> {
+    const FIELDS_FROM_STATE_TO_START: usize = 19;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(FIELDS_FROM_STATE_TO_START)?.parse().ok()
+}
+
+fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name))
+}
+
+/// The unified hierarchy's path, or else the first one's.
+fn cgroup_path(cgroup: &str) -> Option<String> {
+    let unified = cgroup.lines().find_map(|line| line.strip_prefix("0::"));
+    let path = unified.or_else(|| cgroup.lines().next()?.splitn(3, ':').nth(2))?;
+    Some(path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_hide_the_start_time() {
+        let fields: Vec<String> = (3..=52).map(|field| field.to_string()).collect();
+        let stat = format!("77 (a) 1 2) {}", fields.join(" "));
+        assert_eq!(start_ticks(&stat), Some(22));
+        assert_eq!(start_ticks("77 (gone"), None);
+    }
+
+    #[test]
+    fn an_interpreter_is_named_with_its_script() {
+        let check = |comm: &str, cmdline: &str, expected: &str| {
+            assert_eq!(process_name(comm, cmdline).as_deref(), Some(expected));
+        };
+        check("python3\n", "python3\0/srv/serve_llama.py\0--port\0", "python3:serve_llama.py");
+        check("python3\n", "python3\0-m\0vllm.server\0", "python3:vllm.server");
+        check("demo\n", "./demo\0model.py\0", "demo");
+        check("python3\n", "python3\0-c\0print()\0", "python3");
+        assert_eq!(process_name("", ""), None, "a process that is gone");
+    }
+
+    #[test]
+    fn either_kind_of_control_group_is_found() {
+        assert_eq!(cgroup_path("0::/system.slice/a.service\n").as_deref(), Some("/system.slice/a.service"));
+        assert_eq!(cgroup_path("12:memory:/docker/ab\n1:cpu:/docker/ab\n").as_deref(), Some("/docker/ab"));
+        assert_eq!(cgroup_path(""), None);
+    }
+
+    #[test]
+    fn this_process_is_found() {
+        let facts = ProcessFacts::read(std::process::id());
+        assert_eq!(facts.namespace_pids.first(), Some(&std::process::id()));
+        assert!(facts.start_ticks.is_some() && facts.name.is_some() && facts.effective_uid.is_some());
+        assert_eq!(ProcessFacts::read(u32::MAX), ProcessFacts::default());
+    }
+
+    #[test]
+    fn users_have_names() {
+        assert_eq!(user_name(0), "root");
+        assert_eq!(user_name(4_000_000_000), "4000000000");
+    }
+}

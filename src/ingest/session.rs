@@ -1,0 +1,312 @@
+//! One connection: bytes in, frames out of them, replies back.
+//!
+//! The idea is that a waiting session costs no buffer: every session of a thread reads into that thread's one large buffer and keeps
+//! only the piece of a frame that a read ended in.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tracing::{debug, warn};
+use ttmem_wire::{DETECTION_SILENCE_MILLISECONDS, Detection, FRAME_BYTES_MAX, Header, Layout, Reply, detect};
+
+use super::Context;
+use super::apply::{Applier, BadFrame};
+use crate::clock;
+use crate::registry::{ConnectionLayout, Rejection, Time};
+
+/// Bytes taken in one read: more than a sender's socket buffer holds in single frames, and small enough to stay in the cache.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Reads at the daemon's stop: what a socket holds at most, not what a peer goes on sending.
+const DRAIN_READS_MAX: usize = 64;
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; FRAME_BYTES_MAX + READ_BYTES].into());
+}
+
+/// A client's connection.
+pub(super) struct Session {
+    context: Arc<Context>,
+    stream: UnixStream,
+    applier: Applier,
+    framing: Framing,
+    /// The beginning of a frame whose rest has not come yet.
+    carry: Vec<u8>,
+    /// Bytes of the connection before `carry`.
+    offset: u64,
+    out: Vec<u8>,
+}
+
+/// What is known about the frames of a connection.
+enum Framing {
+    /// Not their size yet: the first frame waits in `carry`.
+    Undetected(FirstFrame),
+    Known(Layout),
+}
+
+/// What has been done about a first frame whose size is still open.
+#[derive(Default)]
+enum FirstFrame {
+    #[default]
+    Waiting,
+    Applied,
+    /// The answer given to it, and how many bytes of it have been sent.
+    Answered(Reply, usize),
+}
+
+/// What a read came to.
+enum Step {
+    Continue,
+    More,
+    EndOfStream,
+}
+
+impl Session {
+    pub(super) fn new(context: Arc<Context>, stream: UnixStream, applier: Applier) -> Self {
+        let framing = match context.policy.layout {
+            Some(layout) => Framing::Known(layout),
+            None => Framing::Undetected(FirstFrame::default()),
+        };
+        context.registry.events().connect(framing.label());
+        Self { context, stream, applier, framing, carry: Vec::new(), offset: 0, out: Vec::new() }
+    }
+
+    /// Serves the connection to its end, or until the daemon stops and all that has been sent so far is applied.
+    pub(super) async fn run(mut self, mut stopping: watch::Receiver<bool>) {
+        let stop = stopping.wait_for(|stop| *stop);
+        tokio::pin!(stop);
+        loop {
+            let step = tokio::select! {
+                biased;
+                step = self.step() => step,
+                _ = &mut stop => return self.drain(),
+            };
+            match step {
+                Ok(Step::Continue) => {}
+                // There is probably more; the other sessions of this thread come first.
+                Ok(Step::More) => tokio::task::yield_now().await,
+                Ok(Step::EndOfStream) => return self.finish(),
+                Err(End::BadFrame(bad)) => return self.refuse(bad),
+                // The peer is gone, with whatever it did not send: its process's end tells the rest.
+                Err(End::Io(error)) => {
+                    return debug!(peer = self.applier.peer_pid(), %error, "connection broke");
+                }
+            }
+        }
+    }
+
+    /// One read, what follows from it, and the replies to it.
+    async fn step(&mut self) -> Result<Step, End> {
+        let silence = self.silence();
+        let read = poll_fn(|task| self.poll_read(task));
+        let step = match silence {
+            None => read.await?,
+            Some(silence) => match tokio::time::timeout(silence, read).await {
+                Ok(step) => step?,
+                Err(_) => {
+                    self.assume_layout()?;
+                    Step::Continue
+                }
+            },
+        };
+        if !self.out.is_empty() {
+            let out = std::mem::take(&mut self.out);
+            self.stream.write_all(&out).await?;
+            self.out = out;
+            self.out.clear();
+        }
+        Ok(step)
+    }
+
+    fn poll_read(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<Step, End>> {
+        BUFFER.with_borrow_mut(|buffer| {
+            let carried = self.carry.len();
+            buffer[..carried].copy_from_slice(&self.carry);
+            let mut space = ReadBuf::new(&mut buffer[carried..carried + READ_BYTES]);
+            std::task::ready!(Pin::new(&mut self.stream).poll_read(task, &mut space))?;
+            let read = space.filled().len();
+            if read == 0 {
+                return Poll::Ready(Ok(Step::EndOfStream));
+            }
+            self.consume(&buffer[..carried + read])?;
+            Poll::Ready(Ok(if read == READ_BYTES { Step::More } else { Step::Continue }))
+        })
+    }
+
+    /// Applies the whole frames in `bytes` and keeps the rest.
+    fn consume(&mut self, bytes: &[u8]) -> Result<(), BadFrame> {
+        let time = now();
+        let mut rest = bytes;
+        if let Framing::Undetected(first) = &mut self.framing {
+            match detect(rest)
+                .map_err(|error| BadFrame { error, offset: self.offset + error.offset() as u64 })?
+            {
+                Detection::Known(layout) => {
+                    let first = std::mem::take(first);
+                    rest = self.begin(layout, &first, rest);
+                }
+                Detection::Candidate(Layout::Bytes72) => {
+                    // Every layout's reply begins alike, so a query need not wait for the size to be known.
+                    self.answer_first(Layout::Bytes72, rest, time);
+                }
+                Detection::Candidate(_) | Detection::Incomplete => {}
+            }
+        }
+        let Framing::Known(layout) = self.framing else {
+            self.keep(rest);
+            return Ok(());
+        };
+        let (frames, rest) = rest.split_at(rest.len() - rest.len() % layout.frame_bytes());
+        self.applier.apply(frames, layout, self.offset, time, &mut self.out)?;
+        self.offset += frames.len() as u64;
+        self.keep(rest);
+        Ok(())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.carry.clear();
+        self.carry.extend_from_slice(bytes);
+    }
+
+    /// The size is known: what is still owed to the first frame is done. Gives the bytes after what was done already.
+    fn begin<'a>(&mut self, layout: Layout, first: &FirstFrame, bytes: &'a [u8]) -> &'a [u8] {
+        self.set_layout(layout);
+        match first {
+            FirstFrame::Waiting => return bytes,
+            FirstFrame::Applied => {}
+            FirstFrame::Answered(reply, sent) => self.out.extend_from_slice(&reply.encode(layout)[*sent..]),
+        }
+        let (frame, rest) = bytes.split_at(layout.frame_bytes());
+        self.offset += frame.len() as u64;
+        rest
+    }
+
+    /// How long to wait for more before the first frame is taken for complete.
+    fn silence(&self) -> Option<Duration> {
+        let is_waiting = match &self.framing {
+            Framing::Known(_) | Framing::Undetected(FirstFrame::Applied) => false,
+            Framing::Undetected(FirstFrame::Answered(_, sent)) => *sent < self.carry.len(),
+            Framing::Undetected(FirstFrame::Waiting) => true,
+        };
+        let is_candidate = || matches!(detect(&self.carry), Ok(Detection::Candidate(_)));
+        (is_waiting && is_candidate()).then_some(Duration::from_millis(DETECTION_SILENCE_MILLISECONDS))
+    }
+
+    /// The peer says no more, so its first frame must be whole. If more zeros follow after all, the size is still open.
+    fn assume_layout(&mut self) -> Result<(), BadFrame> {
+        let time = now();
+        let Ok(Detection::Candidate(layout)) = detect(&self.carry) else { return Ok(()) };
+        let frame = std::mem::take(&mut self.carry);
+        if !self.answer_first(layout, &frame, time) {
+            self.applier.apply(&frame, layout, self.offset, time, &mut self.out)?;
+            self.framing = Framing::Undetected(FirstFrame::Applied);
+        }
+        self.carry = frame;
+        Ok(())
+    }
+
+    /// Answers the first frame as one of that layout, if it wants an answer.
+    fn answer_first(&mut self, layout: Layout, frame: &[u8], time: Time) -> bool {
+        let Framing::Undetected(first) = &mut self.framing else { return false };
+        if let FirstFrame::Waiting = first {
+            let Some(Ok(header)) = frame.first_chunk().map(Header::decode) else { return false };
+            let Some(reply) = self.applier.reply(&header, self.offset, time) else { return false };
+            *first = FirstFrame::Answered(reply, 0);
+        }
+        let FirstFrame::Answered(reply, sent) = first else { return false };
+        self.out.extend_from_slice(&reply.encode(layout)[*sent..]);
+        *sent = layout.frame_bytes();
+        true
+    }
+
+    fn set_layout(&mut self, layout: Layout) {
+        let events = self.context.registry.events();
+        events.disconnect(self.framing.label());
+        self.framing = Framing::Known(layout);
+        events.connect(self.framing.label());
+    }
+
+    /// The daemon stops: applies and answers what the peer has sent so far, without waiting for more.
+    fn drain(&mut self) {
+        let mut task = TaskContext::from_waker(Waker::noop());
+        for _ in 0..DRAIN_READS_MAX {
+            let Poll::Ready(Ok(Step::Continue | Step::More)) = self.poll_read(&mut task) else { break };
+            // The peer may have gone already, or may not be reading: then it does not want its answers.
+            let _ = self.stream.try_write(&std::mem::take(&mut self.out));
+        }
+    }
+
+    /// The peer has closed its end.
+    fn finish(&mut self) {
+        if let Framing::Undetected(FirstFrame::Waiting) = &self.framing {
+            // A single frame and goodbye: if it is not one, that is said below.
+            let _ = self.assume_layout();
+        }
+        let is_whole =
+            matches!(&self.framing, Framing::Undetected(FirstFrame::Applied | FirstFrame::Answered(..)));
+        if !is_whole && !self.carry.is_empty() {
+            self.context.registry.events().reject(Rejection::Truncated);
+            if let Some(suppressed) = self.context.throttle.admit("truncated", clock::monotonic_ns()) {
+                let (peer, offset, bytes) = (self.applier.peer_pid(), self.offset, self.carry.len());
+                warn!(peer, offset, bytes, suppressed, "connection ended inside a frame");
+            }
+        }
+    }
+
+    /// Framing is lost: says where and why, and closes.
+    fn refuse(&mut self, bad: BadFrame) {
+        let rejection = bad.rejection();
+        self.context.registry.events().reject(rejection);
+        if let Some(suppressed) = self.context.throttle.admit(rejection.name(), clock::monotonic_ns()) {
+            let (peer, reason) = (self.applier.peer_pid(), rejection.name());
+            warn!(peer, offset = bad.offset, reason, suppressed, error = %bad.error, "framing lost; connection closed");
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.context.registry.events().disconnect(self.framing.label());
+    }
+}
+
+impl Framing {
+    fn label(&self) -> ConnectionLayout {
+        match self {
+            Framing::Undetected(_) => ConnectionLayout::Undetected,
+            Framing::Known(Layout::Bytes72) => ConnectionLayout::Bytes72,
+            Framing::Known(Layout::Bytes112) => ConnectionLayout::Bytes112,
+            Framing::Known(Layout::Bytes144) => ConnectionLayout::Bytes144,
+        }
+    }
+}
+
+/// Why a connection ends early.
+enum End {
+    BadFrame(BadFrame),
+    Io(io::Error),
+}
+
+impl From<BadFrame> for End {
+    fn from(bad: BadFrame) -> Self {
+        End::BadFrame(bad)
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        End::Io(error)
+    }
+}
+
+fn now() -> Time {
+    Time { monotonic_ns: clock::monotonic_ns(), unix_ns: clock::unix_ns() }
+}

@@ -1,0 +1,172 @@
+//! One device: what it is, what it can hold, and the atomics that answer a query without a lock.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+
+use super::MemoryType;
+use super::histogram::{Histogram, HistogramSnapshot, Scale};
+
+/// Devices that one host can have; an index is below this.
+pub const DEVICES_MAX: u16 = 1024;
+
+/// The architecture of a chip.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arch {
+    /// Grayskull.
+    Grayskull,
+    /// Wormhole B0.
+    WormholeB0,
+    /// Blackhole.
+    Blackhole,
+    /// Quasar.
+    Quasar,
+}
+
+impl Arch {
+    /// The label's value, as tt-metal spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Arch::Grayskull => "grayskull",
+            Arch::WormholeB0 => "wormhole_b0",
+            Arch::Blackhole => "blackhole",
+            Arch::Quasar => "quasar",
+        }
+    }
+}
+
+/// A number of equal banks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Banks {
+    /// How many.
+    pub count: u32,
+    /// Bytes in each.
+    pub bank_bytes: u64,
+}
+
+/// What is known about a device beside its memory in use.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct DeviceInfo {
+    /// The chip's architecture.
+    pub arch: Option<Arch>,
+    /// The board's product name.
+    pub board: Option<String>,
+    /// The chip's unique id, in hexadecimal.
+    pub asic_id: Option<String>,
+    /// The board's address on the PCI bus.
+    pub pci_bus_id: Option<String>,
+    /// Where the capacities come from.
+    pub capacity_source: Option<&'static str>,
+    /// DRAM that buffers can use, in bytes.
+    pub dram_bytes: Option<u64>,
+    /// L1 that buffers can use, in bytes.
+    pub l1_bytes: Option<u64>,
+    /// The DRAM's banks, where the product is known.
+    pub dram_banks: Option<Banks>,
+    /// The L1 banks, where the product is known.
+    pub l1_banks: Option<Banks>,
+}
+
+impl DeviceInfo {
+    /// The capacity for a memory type in bytes; `None` where it is not known or the type has none of its own.
+    pub fn limit_bytes(&self, memory_type: MemoryType) -> Option<u64> {
+        match memory_type {
+            MemoryType::Dram => self.dram_bytes,
+            MemoryType::L1 => self.l1_bytes,
+            _ => None,
+        }
+    }
+}
+
+/// A device that has been configured or seen.
+#[derive(Debug)]
+pub struct Device {
+    index: u16,
+    info: ArcSwap<DeviceInfo>,
+    memory: [DeviceMemory; MemoryType::COUNT],
+}
+
+impl Device {
+    pub(super) fn new(index: u16) -> Self {
+        Self { index, info: ArcSwap::default(), memory: std::array::from_fn(|_| DeviceMemory::new()) }
+    }
+
+    /// The index that clients use for it.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// What is known about it.
+    pub fn info(&self) -> arc_swap::Guard<std::sync::Arc<DeviceInfo>> {
+        self.info.load()
+    }
+
+    /// Changes what is known about it.
+    pub fn update_info(&self, change: impl Fn(&mut DeviceInfo)) {
+        self.info.rcu(|info| {
+            let mut info = DeviceInfo::clone(info);
+            change(&mut info);
+            info
+        });
+    }
+
+    /// Its memory of one type.
+    pub fn memory(&self, memory_type: MemoryType) -> &DeviceMemory {
+        &self.memory[memory_type.index()]
+    }
+}
+
+/// A device's memory of one type: what a query reads.
+#[derive(Debug)]
+pub struct DeviceMemory {
+    usage_bytes: AtomicU64,
+    peak_bytes: AtomicU64,
+    sizes: Histogram,
+    lifetimes: Histogram,
+}
+
+impl DeviceMemory {
+    fn new() -> Self {
+        Self {
+            usage_bytes: AtomicU64::new(0),
+            peak_bytes: AtomicU64::new(0),
+            sizes: Histogram::new(Scale::Bytes),
+            lifetimes: Histogram::new(Scale::Seconds),
+        }
+    }
+
+    /// Bytes in use.
+    pub fn usage_bytes(&self) -> u64 {
+        self.usage_bytes.load(Relaxed)
+    }
+
+    /// The most bytes that have been in use at once.
+    pub fn peak_bytes(&self) -> u64 {
+        self.peak_bytes.load(Relaxed)
+    }
+
+    pub(super) fn sizes(&self) -> HistogramSnapshot {
+        self.sizes.snapshot()
+    }
+
+    pub(super) fn lifetimes(&self) -> HistogramSnapshot {
+        self.lifetimes.snapshot()
+    }
+
+    /// One part of the usage went from one value to another, and was as high as `crest` on the way.
+    pub(super) fn shift(&self, from_bytes: u64, crest_bytes: u64, to_bytes: u64) {
+        let before = self.usage_bytes.fetch_add(to_bytes.wrapping_sub(from_bytes), Relaxed);
+        let highest = before.wrapping_add(crest_bytes.wrapping_sub(from_bytes));
+        if highest > self.peak_bytes.load(Relaxed) {
+            self.peak_bytes.fetch_max(highest, Relaxed);
+        }
+    }
+
+    pub(super) fn observe_size(&self, bytes: u64) {
+        self.sizes.observe(bytes);
+    }
+
+    pub(super) fn observe_lifetime(&self, nanoseconds: u64) {
+        self.lifetimes.observe(nanoseconds);
+    }
+}

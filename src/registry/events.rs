@@ -1,0 +1,190 @@
+//! What has come in, by kind, what was refused and what was lost: one row per counter, label values included.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $label:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant),*
+        }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &[$name] = &[$($name::$variant),*];
+
+            /// The label's value.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $($name::$variant => $label),*
+                }
+            }
+        }
+    };
+}
+
+labels! {
+    /// A kind of message.
+    Event {
+        /// A buffer was allocated.
+        Alloc => "alloc",
+        /// A buffer was freed.
+        Free => "free",
+        /// A device's totals were asked for.
+        Query => "query",
+        /// The live buffers were asked for, in the log.
+        DumpRemaining => "dump_remaining",
+        /// A device's capacities were asked for.
+        DeviceInfoQuery => "device_info_query",
+        /// A circular buffer was allocated.
+        CbAlloc => "cb_alloc",
+        /// A circular buffer was freed.
+        CbFree => "cb_free",
+        /// A kernel was loaded.
+        KernelLoad => "kernel_load",
+        /// A kernel was unloaded.
+        KernelUnload => "kernel_unload",
+        /// The loaded kernels were asked for, in the log.
+        DumpKernels => "dump_kernels",
+        /// A process was seen to end.
+        ProcessEnd => "process_end",
+        /// A shared-memory region was read after a change.
+        RegionUpdate => "region_update",
+    }
+}
+
+labels! {
+    /// Why a message, or a part of it, was not believed.
+    Rejection {
+        /// The type is none of the protocol's; framing is lost.
+        UnknownType => "unknown_type",
+        /// A pad is not zero; framing is lost.
+        Padding => "padding",
+        /// A request is not zero to its end; framing is lost.
+        Tail => "tail",
+        /// The connection ended inside a frame.
+        Truncated => "truncated",
+        /// A message that only the server sends.
+        UnexpectedType => "unexpected_type",
+        /// The device's index is not 0 to 1023.
+        DeviceOutOfRange => "device_out_of_range",
+        /// The byte names no memory type or kernel kind.
+        BufferType => "buffer_type",
+        /// The size is 0.
+        ZeroSize => "zero_size",
+        /// The size, or the sum it leads to, is more than any machine has.
+        SizeTooLarge => "size_too_large",
+        /// A free of something that is not known: normal for what was allocated before tracking began.
+        UnknownFree => "unknown_free",
+        /// A free that names the wrong device and an id in use on several.
+        AmbiguousFree => "ambiguous_free",
+        /// A message about a process that has ended.
+        ProcessEnded => "process_ended",
+        /// The process has as many buffers as it may.
+        TooManyBuffers => "too_many_buffers",
+        /// A process id that the kernel does not bear out: the message was counted for the sender instead.
+        ClaimedPid => "claimed_pid",
+        /// A connection above the configured number of clients.
+        ClientsMax => "clients_max",
+        /// A shared-memory region that is not of a known version or size.
+        Region => "region",
+    }
+}
+
+labels! {
+    /// How a message is known to have been lost.
+    Loss {
+        /// A buffer's id came again with another size or type: the free between them never arrived.
+        Free => "free",
+        /// The daemon had too many files open to take a connection.
+        Connection => "connection",
+    }
+}
+
+labels! {
+    /// The frame size that a connection speaks.
+    ConnectionLayout {
+        /// Not known yet.
+        Undetected => "undetected",
+        /// The seed's.
+        Bytes72 => "72",
+        /// The Python client's.
+        Bytes112 => "112",
+        /// Instrumented tt-metal's.
+        Bytes144 => "144",
+    }
+}
+
+/// The counters themselves.
+#[derive(Debug)]
+pub struct EventCounters {
+    events: [AtomicU64; Event::ALL.len()],
+    rejected: [AtomicU64; Rejection::ALL.len()],
+    lost: [AtomicU64; Loss::ALL.len()],
+    connections: [AtomicU64; ConnectionLayout::ALL.len()],
+}
+
+impl Default for EventCounters {
+    fn default() -> Self {
+        Self {
+            events: [const { AtomicU64::new(0) }; _],
+            rejected: [const { AtomicU64::new(0) }; _],
+            lost: [const { AtomicU64::new(0) }; _],
+            connections: [const { AtomicU64::new(0) }; _],
+        }
+    }
+}
+
+impl EventCounters {
+    /// Counts messages.
+    pub fn count(&self, event: Event, messages: u64) {
+        self.events[event as usize].fetch_add(messages, Relaxed);
+    }
+
+    /// Counts a rejection.
+    pub fn reject(&self, rejection: Rejection) {
+        self.rejected[rejection as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a loss.
+    pub fn lose(&self, loss: Loss) {
+        self.lost[loss as usize].fetch_add(1, Relaxed);
+    }
+
+    /// A connection was opened.
+    pub fn connect(&self, layout: ConnectionLayout) {
+        self.connections[layout as usize].fetch_add(1, Relaxed);
+    }
+
+    /// A connection was closed, or is now of another layout.
+    pub fn disconnect(&self, layout: ConnectionLayout) {
+        self.connections[layout as usize].fetch_sub(1, Relaxed);
+    }
+
+    pub(super) fn snapshot(&self) -> EventSnapshot {
+        EventSnapshot {
+            events: rows(Event::ALL, &self.events, Event::name),
+            rejected: rows(Rejection::ALL, &self.rejected, Rejection::name),
+            lost: rows(Loss::ALL, &self.lost, Loss::name),
+            connections: rows(ConnectionLayout::ALL, &self.connections, ConnectionLayout::name),
+        }
+    }
+}
+
+fn rows<T: Copy>(all: &[T], values: &[AtomicU64], name: fn(T) -> &'static str) -> Vec<(&'static str, u64)> {
+    all.iter().zip(values).map(|(label, value)| (name(*label), value.load(Relaxed))).collect()
+}
+
+/// [`EventCounters`] at one instant: label value and count.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct EventSnapshot {
+    /// Messages by kind.
+    pub events: Vec<(&'static str, u64)>,
+    /// Rejections by reason.
+    pub rejected: Vec<(&'static str, u64)>,
+    /// Losses by reason.
+    pub lost: Vec<(&'static str, u64)>,
+    /// Open connections by layout.
+    pub connections: Vec<(&'static str, u64)>,
+}

@@ -1,0 +1,434 @@
+//! What one process holds: its buffers and its counters, changed in batches by whoever holds the ledger's lock.
+//!
+//! The idea is to work on plain numbers while the lock is held and to publish at the end of a batch: once per cell and batch to the
+//! readers' [`Cell`], once to the device's atomics. Publishing a whole batch as one step keeps the device's peak exact, because the
+//! highest point inside the batch is published with it.
+
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+
+use super::buffers::{Buffers, List, Record};
+use super::device::{Device, DeviceMemory};
+use super::{Cell, Counters, MemoryType, Process, Registry};
+
+/// The largest buffer that is believed: a tebibyte is more than any card or host of this field has.
+pub const BUFFER_BYTES_MAX: u64 = 1 << 40;
+/// The most that one process can hold on one device in one memory type, so that no sum over processes can leave 64 bits.
+pub const CELL_BYTES_MAX: u64 = 1 << 48;
+/// Live buffers of one process: a bound on what a peer can make the daemon remember (55 GB of it), far above any model.
+pub const PROCESS_BUFFERS_MAX: usize = 1 << 30;
+
+const NO_CELL: u16 = u16::MAX;
+
+/// Why the registry did not do what a message asked. The peer is at fault, or an earlier message of it was lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The size is 0.
+    ZeroSize,
+    /// The size, or the sum that it would lead to, is more than any machine has.
+    SizeTooLarge,
+    /// The release names a buffer that is not known: allocated before tracking began, released twice, or larger than what is held.
+    UnknownFree,
+    /// The release names no known device, and its buffer id is in use on several.
+    AmbiguousFree,
+    /// The process has ended and its memory has been reclaimed.
+    ProcessEnded,
+    /// The process has as many live buffers as one process may have.
+    TooManyBuffers,
+}
+
+/// What an allocation report came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Allocated {
+    /// A buffer that was not there.
+    New,
+    /// One more reference to a buffer that counts once.
+    Referenced,
+    /// The id was in use with another size or memory type: its free must have been lost, and the old buffer has been ended.
+    Replaced,
+}
+
+/// One cell while the ledger is held.
+struct LedgerCell {
+    device: Arc<Device>,
+    memory_type: MemoryType,
+    counters: Counters,
+    buffers: List,
+    published_usage_bytes: u64,
+    /// The highest usage since the last publication.
+    crest_bytes: u64,
+    is_dirty: bool,
+    readers: Arc<Cell>,
+}
+
+impl LedgerCell {
+    fn memory(&self) -> &DeviceMemory {
+        self.device.memory(self.memory_type)
+    }
+
+    /// Notes the usage after a change.
+    fn crest(&mut self) {
+        let usage = self.counters.usage_bytes();
+        self.crest_bytes = self.crest_bytes.max(usage);
+        self.counters.peak_bytes = self.counters.peak_bytes.max(usage);
+    }
+
+    fn publish(&mut self, oldest_ns: Option<u64>) {
+        self.counters.oldest_ns_plus_one = oldest_ns.map_or(0, |ns| ns.saturating_add(1));
+        let usage = self.counters.usage_bytes();
+        self.memory().shift(self.published_usage_bytes, self.crest_bytes, usage);
+        self.published_usage_bytes = usage;
+        self.crest_bytes = usage;
+        self.is_dirty = false;
+        self.readers.publish(&self.counters);
+    }
+}
+
+/// What a kernel is loaded for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KernelKind {
+    /// A program's own.
+    Application,
+    /// Routing between chips.
+    Fabric,
+    /// Feeding programs to the cores.
+    Dispatch,
+}
+
+impl KernelKind {
+    const COUNT: usize = 3;
+    const ALL: [KernelKind; Self::COUNT] =
+        [KernelKind::Application, KernelKind::Fabric, KernelKind::Dispatch];
+
+    /// Its name in the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KernelKind::Application => "application",
+            KernelKind::Fabric => "fabric",
+            KernelKind::Dispatch => "dispatch",
+        }
+    }
+}
+
+/// Kernel code of one kind on one device.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct KernelTally {
+    /// Kernels loaded and not unloaded.
+    pub kernels: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// The mutable state of one process.
+#[derive(Default)]
+pub(super) struct Ledger {
+    buffers: Buffers,
+    cells: Vec<LedgerCell>,
+    /// The cell of each memory type, by device index.
+    cell_by_device: Vec<[u16; MemoryType::COUNT]>,
+    kernels: Vec<(u16, [KernelTally; KernelKind::COUNT])>,
+    dirty: Vec<u16>,
+    has_ended: bool,
+}
+
+impl Ledger {
+    fn existing_cell(&self, device: u16, memory_type: MemoryType) -> Option<u16> {
+        let cell = self.cell_by_device.get(usize::from(device))?[memory_type.index()];
+        (cell != NO_CELL).then_some(cell)
+    }
+
+    fn touch(&mut self, cell: u16) -> &mut LedgerCell {
+        let touched = &mut self.cells[usize::from(cell)];
+        if !touched.is_dirty {
+            touched.is_dirty = true;
+            self.dirty.push(cell);
+        }
+        touched
+    }
+
+    fn publish(&mut self) {
+        for cell in self.dirty.drain(..) {
+            let cell = &mut self.cells[usize::from(cell)];
+            let oldest_ns = self.buffers.oldest(&cell.buffers).map(|record| record.allocated_ns);
+            cell.publish(oldest_ns);
+        }
+    }
+
+    pub(super) fn kernels(&self) -> impl Iterator<Item = (u16, KernelKind, KernelTally)> {
+        self.kernels.iter().flat_map(|(device, tallies)| {
+            KernelKind::ALL.into_iter().zip(tallies).map(|(kind, tally)| (*device, kind, *tally))
+        })
+    }
+
+    /// Live buffers from a slot on, with their memory type.
+    pub(super) fn slots_from(&self, first: u32) -> impl Iterator<Item = (u32, MemoryType, &Record)> {
+        self.buffers
+            .slots_from(first)
+            .map(|(slot, record)| (slot, self.cells[usize::from(record.cell)].memory_type, record))
+    }
+}
+
+/// Changes to one process's ledger, which readers see when the batch is dropped or [`Batch::publish`]ed.
+pub struct Batch<'a> {
+    registry: &'a Registry,
+    process: &'a Process,
+    ledger: MutexGuard<'a, Ledger>,
+    now_ns: u64,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(registry: &'a Registry, process: &'a Process, now_ns: u64) -> Self {
+        Self { registry, process, ledger: process.ledger(), now_ns }
+    }
+
+    /// A buffer was allocated, or one more reference to it taken. `device` is below [`super::DEVICES_MAX`], here and below.
+    pub fn allocate(
+        &mut self,
+        device: u16,
+        memory_type: MemoryType,
+        id: u64,
+        size_bytes: u64,
+    ) -> Result<Allocated, Refusal> {
+        self.check_alive()?;
+        check_size(size_bytes)?;
+        let mut outcome = Allocated::New;
+        if let Some(slot) = self.ledger.buffers.find(device, id) {
+            let record = self.ledger.buffers.get(slot);
+            if record.size_bytes == size_bytes
+                && self.ledger.cells[usize::from(record.cell)].memory_type == memory_type
+            {
+                self.ledger.buffers.add_reference(slot);
+                return Ok(Allocated::Referenced);
+            }
+            self.release(slot);
+            outcome = Allocated::Replaced;
+        } else if self.ledger.buffers.len() >= PROCESS_BUFFERS_MAX {
+            return Err(Refusal::TooManyBuffers);
+        }
+        let cell = self.cell(device, memory_type);
+        self.grow(cell, size_bytes)?;
+        let ledger = &mut *self.ledger;
+        let list = &mut ledger.cells[usize::from(cell)].buffers;
+        ledger.buffers.insert(list, device, cell, id, size_bytes, self.now_ns);
+        Ok(outcome)
+    }
+
+    /// A buffer was freed. Where the device does not fit, the process's other devices are searched, as some clients always name device 0.
+    pub fn free(&mut self, device: u16, id: u64) -> Result<(), Refusal> {
+        self.check_alive()?;
+        let slot = match self.ledger.buffers.find(device, id) {
+            Some(slot) => slot,
+            None => self.find_elsewhere(device, id)?,
+        };
+        if self.ledger.buffers.remove_reference(slot) {
+            self.release(slot);
+        }
+        Ok(())
+    }
+
+    /// Memory was taken that is accounted by size alone: circular buffers and kernels, whose ids recur from program to program.
+    pub fn take(&mut self, device: u16, memory_type: MemoryType, size_bytes: u64) -> Result<(), Refusal> {
+        self.check_alive()?;
+        check_size(size_bytes)?;
+        let cell = self.cell(device, memory_type);
+        self.grow(cell, size_bytes)
+    }
+
+    /// Memory accounted by size alone was given back; the message carries the size.
+    pub fn give_back(
+        &mut self,
+        device: u16,
+        memory_type: MemoryType,
+        size_bytes: u64,
+    ) -> Result<(), Refusal> {
+        self.check_alive()?;
+        check_size(size_bytes)?;
+        let cell = self.ledger.existing_cell(device, memory_type).ok_or(Refusal::UnknownFree)?;
+        let counters = &self.ledger.cells[usize::from(cell)].counters;
+        if counters.buffers == 0 || counters.reported_bytes < size_bytes {
+            return Err(Refusal::UnknownFree);
+        }
+        self.shrink(cell, size_bytes, 1);
+        Ok(())
+    }
+
+    /// A kernel was loaded.
+    pub fn load_kernel(&mut self, device: u16, kind: KernelKind, size_bytes: u64) -> Result<(), Refusal> {
+        self.take(device, MemoryType::Kernel, size_bytes)?;
+        let tally = self.kernel_tally(device, kind);
+        tally.kernels += 1;
+        tally.bytes += size_bytes;
+        Ok(())
+    }
+
+    /// A kernel was unloaded.
+    pub fn unload_kernel(&mut self, device: u16, kind: KernelKind, size_bytes: u64) -> Result<(), Refusal> {
+        self.give_back(device, MemoryType::Kernel, size_bytes)?;
+        let tally = self.kernel_tally(device, kind);
+        tally.kernels = tally.kernels.saturating_sub(1);
+        tally.bytes = tally.bytes.saturating_sub(size_bytes);
+        Ok(())
+    }
+
+    /// What tt-metal's region shows for this process now; `None` when it shows it no longer.
+    pub fn set_region(
+        &mut self,
+        device: u16,
+        memory_type: MemoryType,
+        bytes: Option<u64>,
+    ) -> Result<(), Refusal> {
+        self.check_alive()?;
+        let known = self.ledger.existing_cell(device, memory_type);
+        if known.is_none() && bytes.unwrap_or(0) == 0 {
+            return Ok(());
+        }
+        let region_bytes = bytes.unwrap_or(0);
+        if region_bytes > CELL_BYTES_MAX {
+            return Err(Refusal::SizeTooLarge);
+        }
+        let cell = self.cell(device, memory_type);
+        let counters = self.ledger.cells[usize::from(cell)].counters;
+        let is_in_region = u64::from(bytes.is_some());
+        if (counters.region_bytes, counters.is_in_region) != (region_bytes, is_in_region) {
+            let cell = self.ledger.touch(cell);
+            cell.counters.region_bytes = region_bytes;
+            cell.counters.is_in_region = is_in_region;
+            cell.crest();
+        }
+        Ok(())
+    }
+
+    /// Shows readers all that the batch has changed so far.
+    pub fn publish(&mut self) {
+        self.ledger.publish();
+    }
+
+    /// The process is gone: reclaims all that it held. Further changes are refused.
+    pub(super) fn end(&mut self) {
+        for cell in 0..self.ledger.cells.len() as u16 {
+            let ledger = &mut *self.ledger;
+            let touched = ledger.touch(cell);
+            let list = std::mem::take(&mut touched.buffers);
+            let counters = &mut touched.counters;
+            let (bytes, buffers) = (counters.reported_bytes, counters.buffers);
+            counters.orphaned_buffers += buffers;
+            counters.orphaned_bytes = counters.orphaned_bytes.saturating_add(bytes);
+            counters.region_bytes = 0;
+            counters.is_in_region = 0;
+            let memory = ledger.cells[usize::from(cell)].memory();
+            for record in ledger.buffers.iter(&list) {
+                memory.observe_lifetime(self.now_ns.saturating_sub(record.allocated_ns));
+            }
+            self.shrink(cell, bytes, buffers);
+        }
+        self.ledger.buffers.clear();
+        self.ledger.kernels.clear();
+        self.ledger.has_ended = true;
+    }
+
+    fn check_alive(&self) -> Result<(), Refusal> {
+        if self.ledger.has_ended { Err(Refusal::ProcessEnded) } else { Ok(()) }
+    }
+
+    fn find_elsewhere(&self, device: u16, id: u64) -> Result<super::buffers::Slot, Refusal> {
+        let others =
+            (0..self.ledger.cell_by_device.len()).map(|other| other as u16).filter(|other| *other != device);
+        let mut found = others
+            .filter(|other| self.has_buffers_on(*other))
+            .filter_map(|other| self.ledger.buffers.find(other, id));
+        let slot = found.next().ok_or(Refusal::UnknownFree)?;
+        if found.next().is_some() { Err(Refusal::AmbiguousFree) } else { Ok(slot) }
+    }
+
+    fn has_buffers_on(&self, device: u16) -> bool {
+        let cells = self.ledger.cell_by_device[usize::from(device)];
+        cells
+            .iter()
+            .any(|cell| *cell != NO_CELL && self.ledger.cells[usize::from(*cell)].counters.buffers > 0)
+    }
+
+    /// Ends a buffer whatever its references.
+    fn release(&mut self, slot: super::buffers::Slot) {
+        let cell = self.ledger.buffers.get(slot).cell;
+        let ledger = &mut *self.ledger;
+        let record = ledger.buffers.remove(&mut ledger.cells[usize::from(cell)].buffers, slot);
+        let lifetime_ns = self.now_ns.saturating_sub(record.allocated_ns);
+        ledger.cells[usize::from(cell)].memory().observe_lifetime(lifetime_ns);
+        self.shrink(cell, record.size_bytes, 1);
+    }
+
+    fn grow(&mut self, cell: u16, size_bytes: u64) -> Result<(), Refusal> {
+        if self.ledger.cells[usize::from(cell)].counters.reported_bytes + size_bytes > CELL_BYTES_MAX {
+            return Err(Refusal::SizeTooLarge);
+        }
+        let touched = self.ledger.touch(cell);
+        let counters = &mut touched.counters;
+        counters.is_reported = 1;
+        counters.reported_bytes += size_bytes;
+        counters.buffers += 1;
+        counters.allocations += 1;
+        counters.allocated_bytes = counters.allocated_bytes.saturating_add(size_bytes);
+        touched.crest();
+        touched.memory().observe_size(size_bytes);
+        Ok(())
+    }
+
+    fn shrink(&mut self, cell: u16, bytes: u64, buffers: u64) {
+        let counters = &mut self.ledger.touch(cell).counters;
+        counters.reported_bytes -= bytes;
+        counters.buffers -= buffers;
+        counters.frees += buffers;
+        counters.freed_bytes = counters.freed_bytes.saturating_add(bytes);
+    }
+
+    /// The cell of a device and memory type, made when it is first needed.
+    fn cell(&mut self, device: u16, memory_type: MemoryType) -> u16 {
+        if let Some(cell) = self.ledger.existing_cell(device, memory_type) {
+            return cell;
+        }
+        let readers = Arc::new(Cell::new(device, memory_type));
+        let ledger = &mut *self.ledger;
+        let cell = ledger.cells.len() as u16;
+        ledger.cells.push(LedgerCell {
+            device: Arc::clone(self.registry.device(device)),
+            memory_type,
+            counters: Counters::default(),
+            buffers: List::default(),
+            published_usage_bytes: 0,
+            crest_bytes: 0,
+            is_dirty: false,
+            readers: Arc::clone(&readers),
+        });
+        let index = usize::from(device);
+        if ledger.cell_by_device.len() <= index {
+            ledger.cell_by_device.resize(index + 1, [NO_CELL; MemoryType::COUNT]);
+        }
+        ledger.cell_by_device[index][memory_type.index()] = cell;
+        self.process.add_cell(&readers);
+        cell
+    }
+
+    fn kernel_tally(&mut self, device: u16, kind: KernelKind) -> &mut KernelTally {
+        let kernels = &mut self.ledger.kernels;
+        let position = kernels.iter().position(|(known, _)| *known == device).unwrap_or_else(|| {
+            kernels.push((device, Default::default()));
+            kernels.len() - 1
+        });
+        &mut kernels[position].1[kind as usize]
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.ledger.publish();
+    }
+}
+
+fn check_size(size_bytes: u64) -> Result<(), Refusal> {
+    match size_bytes {
+        0 => Err(Refusal::ZeroSize),
+        1..=BUFFER_BYTES_MAX => Ok(()),
+        _ => Err(Refusal::SizeTooLarge),
+    }
+}

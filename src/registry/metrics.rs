@@ -1,0 +1,405 @@
+//! The METRICS table: the one place that says which metrics there are. Every format, the documentation and the tests are made from it.
+//!
+//! A row holds what a person reads (name, help, unit), what a machine needs (type, labels, OpenTelemetry name) and where its samples come
+//! from in a [`Snapshot`]. Adding a metric is adding a row here, and the increment that feeds it.
+
+use super::{
+    DeviceSnapshot, HistogramSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot,
+};
+
+/// One metric family.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name in Prometheus, unit and `_total` included.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// Its unit in OpenTelemetry's spelling (UCUM).
+    pub unit: &'static str,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+    /// Its name in OpenTelemetry; `None` where it is a resource attribute or is not exported.
+    pub opentelemetry: Option<&'static str>,
+    /// Where its samples come from.
+    pub samples: Samples,
+}
+
+/// A metric's type.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Goes up and down.
+    Gauge,
+    /// Only goes up.
+    Counter,
+    /// Counts observations in buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// The type's name in Prometheus.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Gauge => "gauge",
+            Kind::Counter => "counter",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// A sample's value.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Value {
+    /// A count or a number of bytes.
+    Unsigned(u64),
+    /// A difference.
+    Signed(i64),
+    /// Seconds.
+    Float(f64),
+}
+
+/// Label values with a number, for families that have few series.
+pub type Rows<'a> = &'a [(&'static str, u64)];
+
+/// How a metric's samples are read. Each variant stands for a set of labels; `None` means that there is no sample.
+#[derive(Clone, Copy, Debug)]
+pub enum Samples {
+    /// Per device and memory type.
+    Memory(fn(&MemorySnapshot) -> Option<Value>),
+    /// Per device and memory type, a distribution.
+    MemoryHistogram(fn(&MemorySnapshot) -> Option<&HistogramSnapshot>),
+    /// Per device, memory type and other source.
+    Drift(fn(&MemorySnapshot) -> Option<Value>),
+    /// Per device.
+    Device(fn(&DeviceSnapshot) -> Option<Value>),
+    /// Always 1, with what is known about a device as labels.
+    DeviceInfo,
+    /// Per process, device and memory type.
+    ProcessMemory(fn(&ProcessMemory) -> Option<Value>),
+    /// Per process.
+    Process(fn(&ProcessSnapshot) -> Option<Value>),
+    /// Always 1, with what is known about a process as labels.
+    ProcessInfo,
+    /// One label with a fixed set of values.
+    Rows(fn(&Snapshot) -> Rows<'_>),
+    /// Open connections: one row for each layout, over one transport.
+    Connections(fn(&Snapshot) -> Rows<'_>),
+    /// The number of series of each scope in the same exposition: known only to the encoder.
+    Series,
+    /// About the daemon itself, which keeps the value outside the registry.
+    Daemon,
+}
+
+const D: &[&str] = &["device", "memory_type"];
+const P: &[&str] = &["device", "memory_type", "pid", "process"];
+
+/// The name of a metric that the daemon keeps itself.
+pub mod daemon {
+    /// Version and revision.
+    pub const BUILD_INFO: &str = "ttmem_build_info";
+    /// The previous scrape's duration.
+    pub const SCRAPE_DURATION: &str = "ttmem_scrape_duration_seconds";
+    /// Whether the last reload worked.
+    pub const RELOAD_SUCCESSFUL: &str = "ttmem_config_last_reload_successful";
+    /// When a reload last worked.
+    pub const RELOAD_TIME: &str = "ttmem_config_last_reload_success_timestamp_seconds";
+}
+
+/// Every metric, in the order of the exposition.
+pub const METRICS: &[Metric] = &[
+    Metric {
+        name: daemon::BUILD_INFO,
+        kind: Kind::Gauge,
+        unit: "1",
+        labels: &["version", "revision"],
+        help: "Version of the running ttmem and the revision it was built from.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: "ttmem_device_info",
+        kind: Kind::Gauge,
+        unit: "1",
+        labels: &["device", "arch", "board", "asic_id", "pci_bus_id", "capacity_source"],
+        help: "What is known about a device; a label is empty where nothing tells.",
+        opentelemetry: None,
+        samples: Samples::DeviceInfo,
+    },
+    Metric {
+        name: "ttmem_device_memory_limit_bytes",
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: D,
+        help: "Memory that buffers can use on a device; absent where the capacity is not known.",
+        opentelemetry: Some("hw.gpu.memory.limit"),
+        samples: Samples::Memory(|memory| memory.limit_bytes.map(Value::Unsigned)),
+    },
+    Metric {
+        name: "ttmem_device_memory_usage_bytes",
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: D,
+        help: "Memory held on a device: the sum over its processes in the same scrape.",
+        opentelemetry: Some("hw.gpu.memory.usage"),
+        samples: Samples::Memory(|memory| Some(Value::Unsigned(memory.usage_bytes))),
+    },
+    Metric {
+        name: "ttmem_device_memory_peak_bytes",
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: D,
+        help: "Most memory held on a device at once since the daemon started, exact between scrapes.",
+        opentelemetry: Some("tenstorrent.memory.peak"),
+        samples: Samples::Memory(|memory| Some(Value::Unsigned(memory.peak_bytes))),
+    },
+    Metric {
+        name: "ttmem_device_buffers",
+        kind: Kind::Gauge,
+        unit: "{buffer}",
+        labels: D,
+        help: "Live buffers on a device.",
+        opentelemetry: Some("tenstorrent.buffer.count"),
+        samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.buffers)),
+    },
+    Metric {
+        name: "ttmem_device_allocated_bytes_total",
+        kind: Kind::Counter,
+        unit: "By",
+        labels: D,
+        help: "Bytes allocated on a device so far.",
+        opentelemetry: Some("tenstorrent.memory.allocated"),
+        samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.allocated_bytes)),
+    },
+    Metric {
+        name: "ttmem_device_freed_bytes_total",
+        kind: Kind::Counter,
+        unit: "By",
+        labels: D,
+        help: "Bytes released on a device so far, reclaimed ones included.",
+        opentelemetry: Some("tenstorrent.memory.freed"),
+        samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.freed_bytes)),
+    },
+    Metric {
+        name: "ttmem_device_allocations_total",
+        kind: Kind::Counter,
+        unit: "{allocation}",
+        labels: D,
+        help: "Buffers allocated on a device so far.",
+        opentelemetry: Some("tenstorrent.memory.allocations"),
+        samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.allocations)),
+    },
+    Metric {
+        name: "ttmem_device_frees_total",
+        kind: Kind::Counter,
+        unit: "{free}",
+        labels: D,
+        help: "Buffers released on a device so far, reclaimed ones included.",
+        opentelemetry: Some("tenstorrent.memory.frees"),
+        samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.frees)),
+    },
+    Metric {
+        name: "ttmem_buffer_size_bytes",
+        kind: Kind::Histogram,
+        unit: "By",
+        labels: D,
+        help: "Sizes of the buffers allocated so far.",
+        opentelemetry: Some("tenstorrent.buffer.size"),
+        samples: Samples::MemoryHistogram(|memory| memory.reported.as_ref().map(|reported| &reported.sizes)),
+    },
+    Metric {
+        name: "ttmem_buffer_lifetime_seconds",
+        kind: Kind::Histogram,
+        unit: "s",
+        labels: D,
+        help: "Time from allocation to release of the buffers released so far; none for circular buffers and kernels.",
+        opentelemetry: Some("tenstorrent.buffer.duration"),
+        samples: Samples::MemoryHistogram(|memory| memory.reported.as_ref()?.lifetimes.as_ref()),
+    },
+    Metric {
+        name: "ttmem_device_oldest_buffer_timestamp_seconds",
+        kind: Kind::Gauge,
+        unit: "s",
+        labels: D,
+        help: "Time since the epoch at which the oldest live buffer was allocated.",
+        opentelemetry: Some("tenstorrent.buffer.oldest"),
+        samples: Samples::Memory(|memory| {
+            memory.reported.as_ref()?.oldest_timestamp_seconds.map(Value::Float)
+        }),
+    },
+    Metric {
+        name: "ttmem_device_processes",
+        kind: Kind::Gauge,
+        unit: "{process}",
+        labels: &["device"],
+        help: "Live processes that hold or have held memory on a device.",
+        opentelemetry: Some("tenstorrent.process.count"),
+        samples: Samples::Device(|device| Some(Value::Unsigned(device.processes))),
+    },
+    Metric {
+        name: "ttmem_device_orphaned_bytes_total",
+        kind: Kind::Counter,
+        unit: "By",
+        labels: D,
+        help: "Bytes that processes still held when they ended, reclaimed by the daemon.",
+        opentelemetry: Some("tenstorrent.memory.orphaned"),
+        samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.orphaned_bytes)),
+    },
+    Metric {
+        name: "ttmem_device_orphaned_buffers_total",
+        kind: Kind::Counter,
+        unit: "{buffer}",
+        labels: D,
+        help: "Buffers that processes still held when they ended, reclaimed by the daemon.",
+        opentelemetry: Some("tenstorrent.buffer.orphaned"),
+        samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.orphaned_buffers)),
+    },
+    Metric {
+        name: "ttmem_device_source_drift_bytes",
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: &["device", "memory_type", "source"],
+        help: "Another source's figure minus the reported one, over the processes that both know.",
+        opentelemetry: Some("tenstorrent.memory.drift"),
+        samples: Samples::Drift(|memory| memory.drift_bytes.map(Value::Signed)),
+    },
+    Metric {
+        name: "ttmem_process_memory_usage_bytes",
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: P,
+        help: "Memory that a process holds on a device.",
+        opentelemetry: Some("tenstorrent.process.memory.usage"),
+        samples: Samples::ProcessMemory(|memory| Some(Value::Unsigned(memory.counters.usage_bytes()))),
+    },
+    Metric {
+        name: "ttmem_process_memory_peak_bytes",
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: P,
+        help: "Most memory that a process has held on a device at once, exact between scrapes.",
+        opentelemetry: Some("tenstorrent.process.memory.peak"),
+        samples: Samples::ProcessMemory(|memory| Some(Value::Unsigned(memory.counters.peak_bytes))),
+    },
+    Metric {
+        name: "ttmem_process_buffers",
+        kind: Kind::Gauge,
+        unit: "{buffer}",
+        labels: P,
+        help: "Live buffers of a process on a device.",
+        opentelemetry: Some("tenstorrent.process.buffer.count"),
+        samples: Samples::ProcessMemory(|memory| process_reported(memory, memory.counters.buffers)),
+    },
+    Metric {
+        name: "ttmem_process_allocated_bytes_total",
+        kind: Kind::Counter,
+        unit: "By",
+        labels: P,
+        help: "Bytes that a process has allocated on a device so far.",
+        opentelemetry: Some("tenstorrent.process.memory.allocated"),
+        samples: Samples::ProcessMemory(|memory| process_reported(memory, memory.counters.allocated_bytes)),
+    },
+    Metric {
+        name: "ttmem_process_info",
+        kind: Kind::Gauge,
+        unit: "1",
+        labels: &["pid", "process", "user", "source"],
+        help: "What is known about a process; source is how it was first heard of.",
+        opentelemetry: None,
+        samples: Samples::ProcessInfo,
+    },
+    Metric {
+        name: "ttmem_process_start_time_seconds",
+        kind: Kind::Gauge,
+        unit: "s",
+        labels: &["pid", "process"],
+        help: "Time since the epoch at which a process started.",
+        opentelemetry: None,
+        samples: Samples::Process(|process| process.process.info().start_time_seconds.map(Value::Float)),
+    },
+    Metric {
+        name: "ttmem_events_total",
+        kind: Kind::Counter,
+        unit: "{event}",
+        labels: &["kind"],
+        help: "Messages received and changes noticed so far.",
+        opentelemetry: Some("tenstorrent.events"),
+        samples: Samples::Rows(|snapshot| &snapshot.events.events),
+    },
+    Metric {
+        name: "ttmem_events_rejected_total",
+        kind: Kind::Counter,
+        unit: "{event}",
+        labels: &["reason"],
+        help: "Messages, or claims in them, that were not believed.",
+        opentelemetry: Some("tenstorrent.events.rejected"),
+        samples: Samples::Rows(|snapshot| &snapshot.events.rejected),
+    },
+    Metric {
+        name: "ttmem_events_lost_total",
+        kind: Kind::Counter,
+        unit: "{event}",
+        labels: &["reason"],
+        help: "Messages known to have been lost on their way.",
+        opentelemetry: Some("tenstorrent.events.lost"),
+        samples: Samples::Rows(|snapshot| &snapshot.events.lost),
+    },
+    Metric {
+        name: "ttmem_client_connections",
+        kind: Kind::Gauge,
+        unit: "{connection}",
+        labels: &["transport", "layout"],
+        help: "Open connections of clients, by the frame size they speak.",
+        opentelemetry: Some("tenstorrent.client.count"),
+        samples: Samples::Connections(|snapshot| &snapshot.events.connections),
+    },
+    Metric {
+        name: "ttmem_series",
+        kind: Kind::Gauge,
+        unit: "{series}",
+        labels: &["scope"],
+        help: "Samples in this exposition, by what they are about.",
+        opentelemetry: None,
+        samples: Samples::Series,
+    },
+    Metric {
+        name: daemon::SCRAPE_DURATION,
+        kind: Kind::Gauge,
+        unit: "s",
+        labels: &[],
+        help: "Time that the previous scrape took to answer.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::RELOAD_SUCCESSFUL,
+        kind: Kind::Gauge,
+        unit: "1",
+        labels: &[],
+        help: "Whether the configuration was accepted when it was last read.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::RELOAD_TIME,
+        kind: Kind::Gauge,
+        unit: "s",
+        labels: &[],
+        help: "Time since the epoch at which a configuration was last accepted.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+];
+
+/// The row of that name.
+pub fn metric(name: &str) -> Option<&'static Metric> {
+    METRICS.iter().find(|metric| metric.name == name)
+}
+
+fn reported(memory: &MemorySnapshot, field: fn(&Reported) -> u64) -> Option<Value> {
+    memory.reported.as_ref().map(|reported| Value::Unsigned(field(reported)))
+}
+
+fn process_reported(memory: &ProcessMemory, value: u64) -> Option<Value> {
+    (memory.counters.is_reported != 0).then_some(Value::Unsigned(value))
+}

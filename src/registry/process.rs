@@ -1,0 +1,142 @@
+//! One process: who it is, and the locked and the published half of what it holds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::ledger::Ledger;
+use super::{Cell, KernelKind, KernelTally};
+
+/// What makes a process the same one: a pid alone is used again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Identity {
+    /// The process id, as the daemon sees it.
+    pub pid: u32,
+    /// When it started, in clock ticks since the host did.
+    pub start_ticks: u64,
+}
+
+/// How a process was first heard of: the `source` label.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// It reported over the socket.
+    Socket,
+    /// tt-metal's shared-memory region shows it.
+    Region,
+}
+
+impl Source {
+    /// The label's value.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Source::Socket => "socket",
+            Source::Region => "shm",
+        }
+    }
+}
+
+/// What is read about a process once, when it is first seen.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ProcessInfo {
+    /// Its name.
+    pub name: String,
+    /// The user's numeric id.
+    pub uid: u32,
+    /// The user's name, or the id where there is none.
+    pub user: String,
+    /// Its control group's path.
+    pub cgroup: Option<String>,
+    /// When it started, in seconds since the epoch.
+    pub start_time_seconds: Option<f64>,
+    /// How it was first heard of.
+    pub source: Source,
+}
+
+/// A process that holds or held memory.
+pub struct Process {
+    identity: Identity,
+    info: ProcessInfo,
+    /// Its place in the order of first reports.
+    serial: u64,
+    ledger: Mutex<Ledger>,
+    cells: ArcSwap<Vec<Arc<Cell>>>,
+    /// When it ended, in monotonic nanoseconds plus one; 0 while it lives.
+    ended_ns_plus_one: AtomicU64,
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Process")
+            .field("identity", &self.identity)
+            .field("name", &self.info.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Process {
+    pub(super) fn new(identity: Identity, info: ProcessInfo, serial: u64) -> Self {
+        Self {
+            identity,
+            info,
+            serial,
+            ledger: Mutex::default(),
+            cells: ArcSwap::default(),
+            ended_ns_plus_one: AtomicU64::new(0),
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.identity.pid
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// What is known about it.
+    pub fn info(&self) -> &ProcessInfo {
+        &self.info
+    }
+
+    /// Whether its end has been seen, and its memory reclaimed.
+    pub fn has_ended(&self) -> bool {
+        self.ended_ns().is_some()
+    }
+
+    /// The kernels it has loaded, by device and kind.
+    pub fn kernels(&self) -> Vec<(u16, KernelKind, KernelTally)> {
+        self.ledger().kernels().filter(|(_, _, tally)| tally.kernels > 0).collect()
+    }
+
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    pub(super) fn ended_ns(&self) -> Option<u64> {
+        self.ended_ns_plus_one.load(Acquire).checked_sub(1)
+    }
+
+    pub(super) fn mark_ended(&self, now_ns: u64) {
+        self.ended_ns_plus_one.store(now_ns.saturating_add(1), Release);
+    }
+
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock()
+    }
+
+    pub(super) fn cells(&self) -> arc_swap::Guard<Arc<Vec<Arc<Cell>>>> {
+        self.cells.load()
+    }
+
+    pub(super) fn add_cell(&self, cell: &Arc<Cell>) {
+        self.cells.rcu(|cells| {
+            let mut cells = Vec::clone(cells);
+            cells.push(Arc::clone(cell));
+            cells
+        });
+    }
+}

@@ -1,0 +1,211 @@
+//! The whole registry at one instant, immutable: what every view and every analysis is a function of.
+//!
+//! The idea is that a device's totals are sums over the very process counters that the snapshot has captured, plus those of processes
+//! that are gone, so that the parts of one snapshot always add up, however busy the daemon is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::device::Device;
+use super::histogram::HistogramSnapshot;
+use super::{Counters, DeviceInfo, EventSnapshot, MemoryType, Process, Registry};
+
+/// One instant on both clocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Time {
+    /// Nanoseconds on a clock that never jumps.
+    pub monotonic_ns: u64,
+    /// Nanoseconds since the epoch.
+    pub unix_ns: u64,
+}
+
+impl Time {
+    /// How many seconds before this instant something happened.
+    pub fn seconds_since(&self, earlier_monotonic_ns: u64) -> f64 {
+        self.monotonic_ns.saturating_sub(earlier_monotonic_ns) as f64 / 1e9
+    }
+
+    /// The time of day of an earlier moment, in seconds since the epoch.
+    pub fn unix_seconds_of(&self, earlier_monotonic_ns: u64) -> f64 {
+        self.unix_ns as f64 / 1e9 - self.seconds_since(earlier_monotonic_ns)
+    }
+}
+
+/// The registry at one instant.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When it was taken.
+    pub time: Time,
+    /// Every known device, by index.
+    pub devices: Vec<DeviceSnapshot>,
+    /// Every process that holds memory or held some a short while ago, in the order of their first reports.
+    pub processes: Vec<ProcessSnapshot>,
+    /// Messages, rejections, losses, connections.
+    pub events: EventSnapshot,
+}
+
+/// One device.
+#[derive(Clone, Debug)]
+pub struct DeviceSnapshot {
+    /// Its index.
+    pub index: u16,
+    /// What it is.
+    pub info: Arc<DeviceInfo>,
+    /// Live processes that use it.
+    pub processes: u64,
+    /// Its memory, one row for each type that has a source.
+    pub memory: Vec<MemorySnapshot>,
+}
+
+/// A device's memory of one type.
+#[derive(Clone, Debug)]
+pub struct MemorySnapshot {
+    /// The type.
+    pub memory_type: MemoryType,
+    /// Bytes that can be used, where the capacity is known.
+    pub limit_bytes: Option<u64>,
+    /// Bytes in use.
+    pub usage_bytes: u64,
+    /// The most bytes that have been in use at once.
+    pub peak_bytes: u64,
+    /// What per-buffer reports tell; `None` where only totals are known.
+    pub reported: Option<Reported>,
+    /// Another source's figure minus ours, over the processes that both know.
+    pub drift_bytes: Option<i64>,
+}
+
+/// What only per-buffer reports can tell.
+#[derive(Clone, Debug)]
+pub struct Reported {
+    /// The counters, summed over processes; the oldest buffer is the oldest of all.
+    pub counters: Counters,
+    /// When the oldest live buffer was allocated, in seconds since the epoch.
+    pub oldest_timestamp_seconds: Option<f64>,
+    /// Sizes of the buffers allocated so far, in bytes.
+    pub sizes: HistogramSnapshot,
+    /// Lifetimes of the buffers released so far, in seconds; `None` for memory that is accounted by size alone.
+    pub lifetimes: Option<HistogramSnapshot>,
+}
+
+/// One process.
+#[derive(Clone, Debug)]
+pub struct ProcessSnapshot {
+    /// Who it is.
+    pub process: Arc<Process>,
+    /// Whether it has ended; its counters stay for one staleness interval.
+    pub has_ended: bool,
+    /// What it holds, by device and memory type.
+    pub memory: Vec<ProcessMemory>,
+}
+
+/// What a process holds on one device in one memory type.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessMemory {
+    /// The device's index.
+    pub device: u16,
+    /// The memory type.
+    pub memory_type: MemoryType,
+    /// The counters.
+    pub counters: Counters,
+}
+
+impl Snapshot {
+    pub(super) fn take(registry: &Registry, time: Time) -> Snapshot {
+        let world = registry.world();
+        let mut sums: BTreeMap<(u16, MemoryType), Sum> = BTreeMap::new();
+        for (place, counters) in world.retired.iter() {
+            sums.entry(*place).or_default().add(counters);
+        }
+        let mut users: BTreeMap<u16, u64> = BTreeMap::new();
+        let mut processes = Vec::with_capacity(world.processes.len());
+        for process in &world.processes {
+            let has_ended = process.has_ended();
+            let mut memory: Vec<_> = process.cells().iter().map(|cell| read(cell)).collect();
+            memory.sort_unstable_by_key(|memory| (memory.device, memory.memory_type));
+            for place in &memory {
+                sums.entry((place.device, place.memory_type)).or_default().add(&place.counters);
+            }
+            if !has_ended {
+                let devices = memory.chunk_by(|left, right| left.device == right.device);
+                devices.for_each(|device| *users.entry(device[0].device).or_default() += 1);
+            }
+            processes.push(ProcessSnapshot { process: Arc::clone(process), has_ended, memory });
+        }
+        let devices = registry.devices().map(|device| device_snapshot(device, &sums, &users, time)).collect();
+        Snapshot { time, devices, processes, events: registry.events().snapshot() }
+    }
+}
+
+fn read(cell: &super::Cell) -> ProcessMemory {
+    ProcessMemory { device: cell.device(), memory_type: cell.memory_type(), counters: cell.read() }
+}
+
+/// The sum of several processes' counters in one place.
+#[derive(Default)]
+struct Sum {
+    usage_bytes: u64,
+    counters: Counters,
+    drift_bytes: Option<i64>,
+}
+
+impl Sum {
+    fn add(&mut self, counters: &Counters) {
+        self.usage_bytes += counters.usage_bytes();
+        if let Some(drift) = counters.drift_bytes() {
+            self.drift_bytes = Some(self.drift_bytes.unwrap_or(0).saturating_add(drift));
+        }
+        self.counters.absorb(counters);
+    }
+}
+
+fn device_snapshot(
+    device: &Device,
+    sums: &BTreeMap<(u16, MemoryType), Sum>,
+    users: &BTreeMap<u16, u64>,
+    time: Time,
+) -> DeviceSnapshot {
+    let index = device.index();
+    let info = Arc::clone(&device.info());
+    let memory = MemoryType::ALL.into_iter().filter_map(|memory_type| {
+        let sum = sums.get(&(index, memory_type));
+        if sum.is_none() && !memory_type.is_allocated_by_every_runtime() {
+            return None;
+        }
+        Some(memory_snapshot(
+            device,
+            memory_type,
+            sum.unwrap_or(&Sum::default()),
+            info.limit_bytes(memory_type),
+            time,
+        ))
+    });
+    let memory = memory.collect();
+    DeviceSnapshot { index, info, processes: users.get(&index).copied().unwrap_or(0), memory }
+}
+
+fn memory_snapshot(
+    device: &Device,
+    memory_type: MemoryType,
+    sum: &Sum,
+    limit_bytes: Option<u64>,
+    time: Time,
+) -> MemorySnapshot {
+    let atomics = device.memory(memory_type);
+    // Where a region alone speaks there are no per-buffer figures; where nobody has spoken yet they are all 0.
+    let is_reported = sum.counters.is_reported != 0 || sum.counters.is_in_region == 0;
+    let by_size_alone = matches!(memory_type, MemoryType::Cb | MemoryType::Kernel);
+    MemorySnapshot {
+        memory_type,
+        limit_bytes,
+        usage_bytes: sum.usage_bytes,
+        // The processes are read one after the other, so their sum can pass a peak that no single instant had.
+        peak_bytes: atomics.peak_bytes().max(sum.usage_bytes),
+        reported: is_reported.then(|| Reported {
+            counters: sum.counters,
+            oldest_timestamp_seconds: sum.counters.oldest_ns().map(|ns| time.unix_seconds_of(ns)),
+            sizes: atomics.sizes(),
+            lifetimes: (!by_size_alone).then(|| atomics.lifetimes()),
+        }),
+        drift_bytes: sum.drift_bytes,
+    }
+}

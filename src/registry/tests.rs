@@ -1,0 +1,268 @@
+//! The registry's rules, and that its totals always add up.
+
+use super::*;
+
+const NOW: Time = Time { monotonic_ns: 1_000, unix_ns: 5_000_000_000 };
+
+fn process(registry: &Registry, pid: u32) -> Arc<Process> {
+    registry.process(Identity { pid, start_ticks: 1 }, || ProcessInfo {
+        name: format!("model-{pid}"),
+        uid: 1000,
+        user: "ml".into(),
+        cgroup: None,
+        start_time_seconds: None,
+        source: Source::Socket,
+    })
+}
+
+/// The usage, buffers, allocations and frees of a device's memory, from a snapshot whose sums are checked on the way.
+fn totals(registry: &Registry, device: u16, memory_type: MemoryType) -> (u64, u64, u64, u64) {
+    let snapshot = registry.snapshot(NOW);
+    assert_adds_up(&snapshot);
+    let device = snapshot.devices.iter().find(|known| known.index == device).expect("a known device");
+    let memory =
+        device.memory.iter().find(|memory| memory.memory_type == memory_type).expect("memory of that type");
+    let counters = memory.reported.as_ref().expect("reported memory").counters;
+    (memory.usage_bytes, counters.buffers, counters.allocations, counters.frees)
+}
+
+fn assert_adds_up(snapshot: &Snapshot) {
+    for device in &snapshot.devices {
+        for memory in &device.memory {
+            let places = snapshot.processes.iter().flat_map(|process| &process.memory);
+            let here = places
+                .filter(|place| (place.device, place.memory_type) == (device.index, memory.memory_type));
+            assert_eq!(memory.usage_bytes, here.map(|place| place.counters.usage_bytes()).sum::<u64>());
+            assert!(memory.peak_bytes >= memory.usage_bytes);
+            if let Some(Reported { counters, .. }) = &memory.reported {
+                assert_eq!(counters.reported_bytes, counters.allocated_bytes - counters.freed_bytes);
+                assert_eq!(counters.buffers, counters.allocations - counters.frees);
+            }
+        }
+    }
+}
+
+#[test]
+fn two_processes_with_the_same_ids_hold_different_buffers() {
+    let registry = Registry::default();
+    let (first, second) = (process(&registry, 1), process(&registry, 2));
+    registry.batch(&first, 1).allocate(0, MemoryType::Dram, 7, 100).expect("new");
+    registry.batch(&second, 1).allocate(0, MemoryType::Dram, 7, 50).expect("new");
+    assert_eq!(totals(&registry, 0, MemoryType::Dram), (150, 2, 2, 0));
+    registry.batch(&second, 2).free(0, 7).expect("known");
+    assert_eq!(totals(&registry, 0, MemoryType::Dram), (100, 1, 2, 1));
+}
+
+#[test]
+fn a_buffer_allocated_twice_counts_once_and_is_freed_twice() {
+    let registry = Registry::default();
+    let owner = process(&registry, 1);
+    let mut batch = registry.batch(&owner, 1);
+    assert_eq!(batch.allocate(0, MemoryType::L1, 7, 100), Ok(Allocated::New));
+    assert_eq!(batch.allocate(0, MemoryType::L1, 7, 100), Ok(Allocated::Referenced));
+    assert_eq!(batch.free(0, 7), Ok(()));
+    batch.publish();
+    assert_eq!(totals(&registry, 0, MemoryType::L1), (100, 1, 1, 0));
+    assert_eq!(batch.free(0, 7), Ok(()));
+    assert_eq!(batch.free(0, 7), Err(Refusal::UnknownFree));
+    drop(batch);
+    assert_eq!(totals(&registry, 0, MemoryType::L1), (0, 0, 1, 1));
+}
+
+#[test]
+fn an_id_that_comes_again_with_another_size_ends_the_old_buffer() {
+    let registry = Registry::default();
+    let owner = process(&registry, 1);
+    let mut batch = registry.batch(&owner, 1);
+    batch.allocate(0, MemoryType::Dram, 7, 100).expect("new");
+    assert_eq!(batch.allocate(0, MemoryType::L1, 7, 30), Ok(Allocated::Replaced));
+    drop(batch);
+    assert_eq!(totals(&registry, 0, MemoryType::Dram), (0, 0, 1, 1));
+    assert_eq!(totals(&registry, 0, MemoryType::L1), (30, 1, 1, 0));
+}
+
+#[test]
+fn a_free_with_the_wrong_device_finds_the_only_match_and_never_guesses() {
+    let registry = Registry::default();
+    let owner = process(&registry, 1);
+    let mut batch = registry.batch(&owner, 1);
+    batch.allocate(3, MemoryType::Dram, 7, 100).expect("new");
+    assert_eq!(batch.free(0, 7), Ok(()));
+    batch.allocate(3, MemoryType::Dram, 7, 100).expect("new");
+    batch.allocate(4, MemoryType::L1, 7, 100).expect("new");
+    assert_eq!(batch.free(0, 7), Err(Refusal::AmbiguousFree));
+    assert_eq!(batch.free(4, 7), Ok(()));
+    assert_eq!(batch.free(0, 7), Ok(()));
+}
+
+#[test]
+fn memory_accounted_by_size_never_goes_below_zero() {
+    let registry = Registry::default();
+    let owner = process(&registry, 1);
+    let mut batch = registry.batch(&owner, 1);
+    assert_eq!(batch.give_back(0, MemoryType::Cb, 10), Err(Refusal::UnknownFree));
+    batch.take(0, MemoryType::Cb, 10).expect("a size");
+    assert_eq!(batch.give_back(0, MemoryType::Cb, 11), Err(Refusal::UnknownFree));
+    assert_eq!(batch.give_back(0, MemoryType::Cb, 10), Ok(()));
+    batch.load_kernel(0, KernelKind::Fabric, 64).expect("a size");
+    drop(batch);
+    assert_eq!(owner.kernels(), [(0, KernelKind::Fabric, KernelTally { kernels: 1, bytes: 64 })]);
+    assert_eq!(totals(&registry, 0, MemoryType::Cb), (0, 0, 1, 1));
+    assert_eq!(totals(&registry, 0, MemoryType::Kernel), (64, 1, 1, 0));
+}
+
+#[test]
+fn absurd_sizes_are_refused_and_nothing_wraps() {
+    let registry = Registry::default();
+    let owner = process(&registry, 1);
+    let mut batch = registry.batch(&owner, 1);
+    assert_eq!(batch.allocate(0, MemoryType::Dram, 1, 0), Err(Refusal::ZeroSize));
+    assert_eq!(batch.allocate(0, MemoryType::Dram, 1, u64::MAX), Err(Refusal::SizeTooLarge));
+    for id in 0..CELL_BYTES_MAX / BUFFER_BYTES_MAX {
+        assert_eq!(batch.allocate(0, MemoryType::Dram, id, BUFFER_BYTES_MAX), Ok(Allocated::New));
+    }
+    assert_eq!(batch.allocate(0, MemoryType::Dram, u64::MAX, 1), Err(Refusal::SizeTooLarge));
+    drop(batch);
+    assert_eq!(totals(&registry, 0, MemoryType::Dram).0, CELL_BYTES_MAX);
+}
+
+#[test]
+fn the_peak_inside_a_batch_is_not_lost() {
+    let registry = Registry::default();
+    let (first, second) = (process(&registry, 1), process(&registry, 2));
+    registry.batch(&second, 1).allocate(0, MemoryType::Dram, 1, 1000).expect("new");
+    let mut batch = registry.batch(&first, 1);
+    batch.allocate(0, MemoryType::Dram, 1, 500).expect("new");
+    batch.free(0, 1).expect("known");
+    batch.allocate(0, MemoryType::Dram, 2, 10).expect("new");
+    drop(batch);
+    let memory = registry.device(0).memory(MemoryType::Dram);
+    assert_eq!((memory.usage_bytes(), memory.peak_bytes()), (1010, 1500));
+}
+
+#[test]
+fn an_ended_process_is_reclaimed_shown_for_a_while_and_never_forgotten_in_the_sums() {
+    let registry = Registry::default();
+    let (first, second) = (process(&registry, 1), process(&registry, 2));
+    registry.batch(&first, 1).allocate(0, MemoryType::Dram, 1, 100).expect("new");
+    registry.batch(&second, 1).allocate(0, MemoryType::Dram, 1, 11).expect("new");
+    assert_eq!(registry.end(&first, 50), Orphaned { buffers: 1, bytes: 100 });
+    assert_eq!(registry.end(&first, 51), Orphaned::default(), "once only");
+    assert_eq!(registry.batch(&first, 60).allocate(0, MemoryType::Dram, 2, 1), Err(Refusal::ProcessEnded));
+    assert_eq!(totals(&registry, 0, MemoryType::Dram), (11, 1, 2, 1));
+    assert_eq!(registry.device(0).memory(MemoryType::Dram).usage_bytes(), 11);
+
+    registry.retire(59, 10);
+    assert_eq!(registry.snapshot(NOW).processes.len(), 2, "its last values can still be scraped");
+    registry.retire(60, 10);
+    assert_eq!(registry.snapshot(NOW).processes.len(), 1);
+    assert_eq!(totals(&registry, 0, MemoryType::Dram), (11, 1, 2, 1));
+    let again = registry.process(first.identity(), || first.info().clone());
+    assert!(!again.has_ended(), "the identity is free again");
+}
+
+#[test]
+fn reports_win_over_the_region_and_the_difference_is_drift() {
+    let registry = Registry::default();
+    let owner = process(&registry, 1);
+    let memory = || registry.snapshot(NOW).devices[0].memory[MemoryType::Dram.index()].clone();
+    registry.batch(&owner, 1).set_region(0, MemoryType::Dram, Some(300)).expect("alive");
+    assert_eq!((memory().usage_bytes, memory().drift_bytes), (300, None));
+    assert!(memory().reported.is_none(), "a region knows no buffers");
+    registry.batch(&owner, 1).allocate(0, MemoryType::Dram, 1, 100).expect("new");
+    assert_eq!((memory().usage_bytes, memory().drift_bytes), (100, Some(200)));
+    assert_eq!(registry.device(0).memory(MemoryType::Dram).usage_bytes(), 100);
+    registry.batch(&owner, 1).set_region(0, MemoryType::Dram, None).expect("alive");
+    assert_eq!((memory().usage_bytes, memory().drift_bytes), (100, None));
+    assert_eq!(memory().peak_bytes, 300);
+}
+
+#[test]
+fn a_known_and_empty_device_says_zero_and_an_unknown_capacity_says_nothing() {
+    let registry = Registry::default();
+    registry.device(5).update_info(|info| info.dram_bytes = Some(1 << 30));
+    let snapshot = registry.snapshot(NOW);
+    let [device] = &snapshot.devices[..] else { panic!("one device, not {:?}", snapshot.devices) };
+    let shown: Vec<_> = device
+        .memory
+        .iter()
+        .map(|memory| (memory.memory_type.name(), memory.usage_bytes, memory.limit_bytes))
+        .collect();
+    assert_eq!(
+        shown,
+        [("dram", 0, Some(1 << 30)), ("l1", 0, None), ("l1_small", 0, None), ("trace", 0, None)]
+    );
+}
+
+#[test]
+fn the_oldest_buffer_is_known_by_its_time_of_day() {
+    let registry = Registry::default();
+    let owner = process(&registry, 1);
+    let oldest = |monotonic_ns, unix_ns| {
+        let snapshot = registry.snapshot(Time { monotonic_ns, unix_ns });
+        snapshot.devices[0].memory[0].reported.as_ref().and_then(|reported| reported.oldest_timestamp_seconds)
+    };
+    registry.batch(&owner, 1_000_000_000).allocate(0, MemoryType::Dram, 1, 1).expect("new");
+    registry.batch(&owner, 2_000_000_000).allocate(0, MemoryType::Dram, 2, 1).expect("new");
+    assert_eq!(oldest(3_000_000_000, 103_000_000_000), Some(101.0));
+    registry.batch(&owner, 3_000_000_000).free(0, 1).expect("known");
+    assert_eq!(oldest(3_000_000_000, 103_000_000_000), Some(102.0));
+    registry.batch(&owner, 3_000_000_000).free(0, 2).expect("known");
+    assert_eq!(oldest(3_000_000_000, 103_000_000_000), None);
+}
+
+#[test]
+fn a_listing_pages_through_every_buffer_once_while_others_come_and_go() {
+    let registry = Registry::default();
+    let (first, second) = (process(&registry, 1), process(&registry, 2));
+    for id in 0..5000 {
+        registry.batch(&first, 1).allocate(0, MemoryType::Dram, id, 1).expect("new");
+    }
+    registry.batch(&second, 1).allocate(1, MemoryType::L1, 9, 1).expect("new");
+    let (mut ids, mut cursor, mut pages) = (Vec::new(), Some(Cursor::default()), 0);
+    while let Some(from) = cursor {
+        let page = registry.buffers(&BufferFilter::default(), from, 1000, 2);
+        assert!(page.buffers.len() <= 1000);
+        ids.extend(page.buffers.iter().map(|buffer| (buffer.process.pid(), buffer.id)));
+        registry.batch(&first, 2).free(0, pages).expect("listed already");
+        registry.batch(&first, 2).allocate(0, MemoryType::Dram, 100_000 + pages, 1).expect("new");
+        cursor = page.next;
+        pages += 1;
+    }
+    let unique: std::collections::HashSet<_> = ids.iter().collect();
+    assert_eq!((unique.len(), ids.len()), (5001, 5001));
+    let filter = BufferFilter { memory_type: Some(MemoryType::L1), ..BufferFilter::default() };
+    assert_eq!(registry.buffers(&filter, Cursor::default(), 10, 2).buffers.len(), 1);
+    let filter =
+        BufferFilter { min_age_ns: Some(1), pid: Some(2), device: Some(0), ..BufferFilter::default() };
+    assert!(registry.buffers(&filter, Cursor::default(), 10, 2).buffers.is_empty());
+}
+
+#[test]
+fn snapshots_add_up_while_processes_allocate_and_end() {
+    let registry = Registry::default();
+    std::thread::scope(|scope| {
+        for worker in 0..3 {
+            let registry = &registry;
+            scope.spawn(move || {
+                for round in 0..200 {
+                    let owner = process(registry, worker * 1000 + round);
+                    for id in 0..50 {
+                        let mut batch = registry.batch(&owner, 1);
+                        batch.allocate(0, MemoryType::Dram, id, 64).expect("new");
+                        if id % 3 == 0 {
+                            batch.free(0, id).expect("known");
+                        }
+                    }
+                    registry.end(&owner, 2);
+                    registry.retire(3, 0);
+                }
+            });
+        }
+        for _ in 0..300 {
+            assert_adds_up(&registry.snapshot(NOW));
+        }
+    });
+    assert_eq!(totals(&registry, 0, MemoryType::Dram), (0, 0, 30_000, 30_000));
+    assert_eq!(registry.device(0).memory(MemoryType::Dram).usage_bytes(), 0);
+}

@@ -1,0 +1,168 @@
+//! The parameters in a URL's query, parsed into what the registry understands.
+
+use std::borrow::Cow;
+use std::str::FromStr;
+
+use super::problem::Problem;
+use crate::registry::{BufferFilter, Cursor, DEVICES_MAX, MemoryType};
+use crate::views::json::decode_cursor;
+
+/// Buffers in a page, unless asked for otherwise.
+const LIMIT_DEFAULT: usize = 100;
+/// Buffers in a page at most: about two megabytes of JSON.
+const LIMIT_MAX: usize = 10_000;
+
+/// Which buffers a request wants.
+#[derive(PartialEq, Debug)]
+pub(super) struct BufferRequest {
+    pub(super) filter: BufferFilter,
+    pub(super) cursor: Cursor,
+    pub(super) limit: usize,
+}
+
+/// Which processes a request wants.
+#[derive(Default, PartialEq, Debug)]
+pub(super) struct ProcessRequest {
+    pub(super) device: Option<u16>,
+    pub(super) pid: Option<u32>,
+}
+
+impl BufferRequest {
+    pub(super) fn parse(query: Option<&str>) -> Result<BufferRequest, Problem> {
+        let mut request = BufferRequest {
+            filter: BufferFilter::default(),
+            cursor: Cursor::default(),
+            limit: LIMIT_DEFAULT,
+        };
+        for (name, value) in parameters(query) {
+            match name.as_ref() {
+                "device" => request.filter.device = Some(device(&value)?),
+                "pid" => request.filter.pid = Some(number(&name, &value, "a process id")?),
+                "memory_type" => request.filter.memory_type = Some(memory_type(&value)?),
+                "min_age_seconds" => request.filter.min_age_ns = Some(age_ns(&value)?),
+                "limit" => request.limit = limit(&value)?,
+                "cursor" => request.cursor = cursor(&value)?,
+                _ => {
+                    return Err(unknown(&name, "device, pid, memory_type, min_age_seconds, limit and cursor"));
+                }
+            }
+        }
+        Ok(request)
+    }
+}
+
+impl ProcessRequest {
+    pub(super) fn parse(query: Option<&str>) -> Result<ProcessRequest, Problem> {
+        let mut request = ProcessRequest::default();
+        for (name, value) in parameters(query) {
+            match name.as_ref() {
+                "device" => request.device = Some(device(&value)?),
+                "pid" => request.pid = Some(number(&name, &value, "a process id")?),
+                _ => return Err(unknown(&name, "device and pid")),
+            }
+        }
+        Ok(request)
+    }
+}
+
+/// For a path that takes none: a parameter that would be ignored is a mistake that nobody would notice.
+pub(super) fn refuse_any(query: Option<&str>) -> Result<(), Problem> {
+    match parameters(query).next() {
+        None => Ok(()),
+        Some((name, _)) => Err(Problem::bad_request(format!("parameter {name:?}: this path takes none"))),
+    }
+}
+
+fn parameters(query: Option<&str>) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+}
+
+fn unknown(name: &str, known: &str) -> Problem {
+    Problem::bad_request(format!("parameter {name:?} is not known; there are {known}"))
+}
+
+fn number<T: FromStr>(name: &str, value: &str, wanted: &str) -> Result<T, Problem> {
+    value.parse().map_err(|_| Problem::bad_request(format!("{name}: {value:?} is not {wanted}")))
+}
+
+fn device(value: &str) -> Result<u16, Problem> {
+    let wanted = "a device index from 0 to 1023";
+    let index = number("device", value, wanted)?;
+    if index < DEVICES_MAX {
+        Ok(index)
+    } else {
+        Err(Problem::bad_request(format!("device: {value:?} is not {wanted}")))
+    }
+}
+
+fn memory_type(value: &str) -> Result<MemoryType, Problem> {
+    MemoryType::from_name(value).ok_or_else(|| {
+        let known = MemoryType::ALL.map(MemoryType::name).join(", ");
+        Problem::bad_request(format!("memory_type: {value:?} is none of {known}"))
+    })
+}
+
+fn age_ns(value: &str) -> Result<u64, Problem> {
+    let seconds: f64 = number("min_age_seconds", value, "a number of seconds")?;
+    if !seconds.is_finite() || seconds < 0.0 {
+        return Err(Problem::bad_request(format!(
+            "min_age_seconds: {value:?} is not a number of seconds from 0 on"
+        )));
+    }
+    // A float that is too large for the integer becomes its maximum.
+    Ok((seconds * 1e9) as u64)
+}
+
+fn limit(value: &str) -> Result<usize, Problem> {
+    let limit = number("limit", value, "a number of buffers")?;
+    if (1..=LIMIT_MAX).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(Problem::bad_request(format!(
+        "limit: {value:?} is not from 1 to {LIMIT_MAX}; page with cursor for more"
+    )))
+}
+
+fn cursor(value: &str) -> Result<Cursor, Problem> {
+    decode_cursor(value).ok_or_else(|| {
+        Problem::bad_request(format!("cursor: {value:?} is not one; take next_cursor of the page before"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_request_is_understood() {
+        let query = "device=3&pid=42&memory_type=l1_small&min_age_seconds=1.5&limit=10&cursor=5-ff";
+        let filter = BufferFilter {
+            device: Some(3),
+            pid: Some(42),
+            memory_type: Some(MemoryType::L1Small),
+            min_age_ns: Some(1_500_000_000),
+        };
+        let expected = BufferRequest { filter, cursor: Cursor { process: 5, slot: 255 }, limit: 10 };
+        assert_eq!(BufferRequest::parse(Some(query)).expect("valid"), expected);
+        assert_eq!(BufferRequest::parse(None).expect("valid").limit, LIMIT_DEFAULT);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let check = |query: &str, expected: &str| {
+            let problem = BufferRequest::parse(Some(query)).expect_err("must be refused");
+            let text = format!("{problem:?}");
+            assert!(text.contains(expected), "{query}: {text}");
+        };
+        check("devise=1", "devise");
+        check("device=1024", "0 to 1023");
+        check("device=-1", "0 to 1023");
+        check("pid=x", "a process id");
+        check("memory_type=hbm", "none of dram, l1, l1_small, trace, cb, kernel, system_memory");
+        check("min_age_seconds=NaN", "from 0 on");
+        check("limit=0", "from 1 to 10000");
+        check("cursor=zz", "next_cursor");
+        assert!(refuse_any(Some("x=1")).is_err());
+        assert!(refuse_any(Some("")).is_ok());
+    }
+}

@@ -1,0 +1,86 @@
+//! Which path answers with what.
+
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response};
+use serde::Serialize;
+
+use super::parameters::{BufferRequest, ProcessRequest, refuse_any};
+use super::problem::Problem;
+use super::{Body, Sources, body};
+use crate::clock;
+use crate::registry::Time;
+use crate::views::{json, prometheus};
+
+const HTML: &str = "text/html; charset=utf-8";
+const PLAIN: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// Answers one request.
+pub(super) fn answer<B>(sources: &Sources, request: &Request<B>) -> Response<Body> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Problem::method_not_allowed(request.method()).into_response();
+    }
+    let query = request.uri().query();
+    let answer = match request.uri().path() {
+        "/" => Ok(content(HTML, include_str!("landing.html").into())),
+        "/metrics" => Ok(metrics(sources)),
+        // Whoever asks gets through to the event loop: that is what healthy means. Ready follows from listening.
+        "/-/healthy" => refuse_any(query).map(|()| content(PLAIN, "ttmem is healthy.\n".into())),
+        "/-/ready" => refuse_any(query).map(|()| content(PLAIN, "ttmem is ready.\n".into())),
+        "/api/v1/devices" => {
+            refuse_any(query).map(|()| to_json(&json::Devices::of(&sources.registry.snapshot(now()))))
+        }
+        "/api/v1/processes" => ProcessRequest::parse(query).map(|request| processes(sources, &request)),
+        "/api/v1/buffers" => BufferRequest::parse(query).map(|request| buffers(sources, &request)),
+        path => Err(Problem::not_found(path)),
+    };
+    answer.unwrap_or_else(Problem::into_response)
+}
+
+fn metrics(sources: &Sources) -> Response<Body> {
+    let started_ns = clock::monotonic_ns();
+    let (own, own_samples) = sources.metrics.encode().unwrap_or_else(|error| {
+        tracing::error!(%error, "cannot encode the daemon's own metrics");
+        Default::default()
+    });
+    let mut text = String::new();
+    prometheus::encode(&sources.registry.snapshot(now()), own_samples, &mut text);
+    let mut text = text.into_bytes();
+    text.extend_from_slice(&own);
+    sources.metrics.scraped((clock::monotonic_ns() - started_ns) as f64 / 1e9);
+    content(prometheus::CONTENT_TYPE, text)
+}
+
+fn processes(sources: &Sources, request: &ProcessRequest) -> Response<Body> {
+    let snapshot = sources.registry.snapshot(now());
+    to_json(&json::Processes::of(&snapshot, |process| {
+        request.pid.is_none_or(|pid| pid == process.process.pid())
+            && request.device.is_none_or(|device| process.memory.iter().any(|memory| memory.device == device))
+    }))
+}
+
+fn buffers(sources: &Sources, request: &BufferRequest) -> Response<Body> {
+    let time = now();
+    let page = sources.registry.buffers(&request.filter, request.cursor, request.limit, time.monotonic_ns);
+    to_json(&json::Buffers::of(&page, time))
+}
+
+fn to_json(value: &impl Serialize) -> Response<Body> {
+    // Maps have string keys and floats are finite throughout: these shapes always serialize.
+    let mut text = serde_json::to_vec(value).unwrap_or_default();
+    text.push(b'\n');
+    content(JSON, text)
+}
+
+fn content(media_type: &'static str, text: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(body(text));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn now() -> Time {
+    Time { monotonic_ns: clock::monotonic_ns(), unix_ns: clock::unix_ns() }
+}

@@ -1,0 +1,3 @@
+//! What hands views to whoever asks: one module for each way out.
+
+pub mod http;
