@@ -102,6 +102,14 @@ impl Applier {
         Ok(())
     }
 
+    /// Whether the message says the same in every layout.
+    pub(super) fn has_one_meaning(&self, message: &Header) -> bool {
+        let [seed, metal] = [wire::BufferTypes::Seed, wire::BufferTypes::Metal];
+        message.kind != Kind::Alloc
+            || self.context.policy.buffer_types.is_some()
+            || seed.decode(message.buffer_type) == metal.decode(message.buffer_type)
+    }
+
     /// The message as a change of what a process holds, if it is one.
     fn report(&self, message: &Header, layout: Layout) -> Option<Report> {
         let event = match message.kind {

@@ -93,7 +93,12 @@ impl Session {
                 Ok(Step::Continue) => {}
                 // There is probably more; the other sessions of this thread come first.
                 Ok(Step::More) => tokio::task::yield_now().await,
-                Ok(Step::EndOfStream) => return self.finish(),
+                Ok(Step::EndOfStream) => {
+                    self.finish();
+                    // It may have closed only the half that it writes to.
+                    let _ = self.stream.write_all(&std::mem::take(&mut self.out)).await;
+                    return;
+                }
                 Err(End::BadFrame(bad)) => return self.refuse(bad),
                 // The peer is gone, with whatever it did not send: its process's end tells the rest.
                 Err(End::Io(error)) => {
@@ -153,11 +158,8 @@ impl Session {
                     let first = std::mem::take(first);
                     rest = self.begin(layout, &first, rest);
                 }
-                Detection::Candidate(Layout::Bytes72) => {
-                    // Every layout's reply begins alike, so a query need not wait for the size to be known.
-                    self.answer_first(Layout::Bytes72, rest, time);
-                }
-                Detection::Candidate(_) | Detection::Incomplete => {}
+                Detection::Candidate(layout) => self.act_early(layout, rest, time)?,
+                Detection::Incomplete => {}
             }
         }
         let Framing::Known(layout) = self.framing else {
@@ -189,6 +191,30 @@ impl Session {
         rest
     }
 
+    /// Does with a first frame, which ends where one of that layout would, what is right whatever its size is.
+    fn act_early(&mut self, layout: Layout, frame: &[u8], time: Time) -> Result<(), BadFrame> {
+        let Some(Ok(header)) = frame.first_chunk().map(Header::decode) else { return Ok(()) };
+        if header.kind.wants_answer() {
+            // Every layout's reply begins with the smallest one's.
+            if layout == Layout::Bytes72 {
+                self.answer_first(layout, frame, time);
+            }
+            return Ok(());
+        }
+        let is_waiting = matches!(self.framing, Framing::Undetected(FirstFrame::Waiting));
+        if is_waiting && self.applier.has_one_meaning(&header) {
+            self.apply_first(layout, frame, time)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn apply_first(&mut self, layout: Layout, frame: &[u8], time: Time) -> Result<(), BadFrame> {
+        self.applier.apply(frame, layout, self.offset, time, &mut self.out)?;
+        self.framing = Framing::Undetected(FirstFrame::Applied);
+        Ok(())
+    }
+
     /// How long to wait for more before the first frame is taken for complete.
     fn silence(&self) -> Option<Duration> {
         let is_waiting = match &self.framing {
@@ -206,8 +232,7 @@ impl Session {
         let Ok(Detection::Candidate(layout)) = detect(&self.carry) else { return Ok(()) };
         let frame = std::mem::take(&mut self.carry);
         if !self.answer_first(layout, &frame, time) {
-            self.applier.apply(&frame, layout, self.offset, time, &mut self.out)?;
-            self.framing = Framing::Undetected(FirstFrame::Applied);
+            self.apply_first(layout, &frame, time)?;
         }
         self.carry = frame;
         Ok(())

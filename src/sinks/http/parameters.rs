@@ -43,7 +43,10 @@ impl BufferRequest {
                 "limit" => request.limit = limit(&value)?,
                 "cursor" => request.cursor = cursor(&value)?,
                 _ => {
-                    return Err(unknown(&name, "device, pid, memory_type, min_age_seconds, limit and cursor"));
+                    return Err(unknown(
+                        &name,
+                        "device, pid, memory_type, min_age_seconds, limit and cursor",
+                    ));
                 }
             }
         }
