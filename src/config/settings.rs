@@ -305,7 +305,7 @@ pub const SETTINGS: &[Setting] = &[
         value_name: "MS",
         kind: Kind::Number(SHM_INTERVAL_MS),
         default: "100",
-        reload: true,
+        reload: false,
         help: "Milliseconds between two readings of the regions",
         details: "10 to 60000. A peak that lasts for less than this may be missed.",
         apply: |config, text| SHM_INTERVAL_MS.parse(text).map(|interval| config.shm_interval_ms = interval),

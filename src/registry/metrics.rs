@@ -403,3 +403,63 @@ fn reported(memory: &MemorySnapshot, field: fn(&Reported) -> u64) -> Option<Valu
 fn process_reported(memory: &ProcessMemory, value: u64) -> Option<Value> {
     (memory.counters.is_reported != 0).then_some(Value::Unsigned(value))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::fmt::Write;
+
+    use super::*;
+
+    /// The table as a person reads it.
+    fn reference() -> String {
+        let mut text = String::from(
+            "# Metrics\n\n\
+             Generated from the METRICS table in `src/registry/metrics.rs`; `UPDATE_GOLDEN=1 cargo test --lib metrics` writes it again.\n\n\
+             Units are UCUM's: By is bytes, s seconds, `{x}` a count of x. Memory types: dram, l1, l1_small, trace, cb, kernel and\n\
+             system_memory, disjoint, so that sums over them are valid. A device that is known and empty says 0 for the first four; the\n\
+             others appear once something has reported them. `source` is socket or shm. `device` is the index that clients use.\n\n\
+             | Metric | Type | Unit | Labels | What it says | OpenTelemetry |\n|---|---|---|---|---|---|\n",
+        );
+        for Metric { name, kind, unit, labels, help, opentelemetry, .. } in METRICS {
+            let (kind, labels) = (kind.name(), labels.join(", "));
+            let opentelemetry = opentelemetry.map(|name| format!("`{name}`")).unwrap_or_default();
+            let _ = writeln!(text, "| `{name}` | {kind} | {unit} | {labels} | {help} | {opentelemetry} |");
+        }
+        text.push_str(
+            "\nBeside them stand the `process_*` metrics of the daemon itself, as every exporter has them.\n",
+        );
+        text
+    }
+
+    #[test]
+    fn the_reference_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/METRICS.md");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, reference()).expect("the project's folder is writable");
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), reference());
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        let mut names = HashSet::new();
+        for metric in METRICS {
+            let Metric { name, kind, unit, help, .. } = metric;
+            assert!(names.insert(name), "{name} stands twice");
+            assert!(name.starts_with("ttmem_"), "{name}");
+            assert_eq!(
+                name.ends_with("_total"),
+                *kind == Kind::Counter,
+                "{name}: _total is for counters, and only for them"
+            );
+            let base = name.trim_end_matches("_total");
+            assert_eq!(base.ends_with("_bytes"), *unit == "By", "{name}: the unit is in the name");
+            assert_eq!(base.ends_with("_seconds"), *unit == "s", "{name}: the unit is in the name");
+            assert!(
+                help.ends_with('.') && !help.contains('\n') && !help.contains('|'),
+                "{name}: help is a sentence"
+            );
+        }
+    }
+}
