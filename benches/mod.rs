@@ -73,7 +73,7 @@ struct Effort {
     encodings: usize,
 }
 
-const FULL: Effort = Effort { rounds: 7, seconds: 1.0, queries: 20_000, scrapes: 60, encodings: 8 };
+const FULL: Effort = Effort { rounds: 11, seconds: 0.5, queries: 20_000, scrapes: 50, encodings: 5 };
 
 const QUICK: Effort = Effort { rounds: 3, seconds: 0.2, queries: 4_000, scrapes: 20, encodings: 3 };
 

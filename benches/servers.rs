@@ -75,7 +75,7 @@ impl Server {
         match subject {
             Subject::Limit | Subject::Blocking | Subject::Ttmem => {}
             Subject::TtmemTrusting => {
-                command.args(["--", "--trust-claimed-pids", "true"]);
+                command.args(["--", "--trust-claimed-pids"]);
             }
             Subject::Seed => {
                 let lines = bench.directory.path().join("seed.lines");

@@ -17,9 +17,11 @@ use tracing_subscriber::{Registry as LogRegistry, reload};
 use crate::cli::demo::Demo;
 use crate::cli::screen::{self, Style};
 use crate::clock;
-use crate::config::{Arch as ConfigArch, Config, DeviceConfig, LogFormat, LogLevel, Origin, restart_needed};
+use crate::config::{
+    Arch as ConfigArch, Config, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS, restart_needed,
+};
 use crate::ingest::{Ingest, Socket};
-use crate::registry::{Arch, Banks, Registry, Time};
+use crate::registry::{Arch, Banks, DeviceInfo, Registry, Time};
 use crate::sinks::http::{self, DaemonMetrics, Sources};
 use crate::views::json;
 
@@ -30,8 +32,9 @@ const RETIRE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often `serve --demo` draws its picture.
 const DEMO_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Devices that `serve --demo` fills.
+/// Devices that `serve --demo` fills, and what they are unless the configuration says something else.
 const DEMO_DEVICES: u16 = 2;
+const DEMO_PRODUCT: &str = "n150";
 
 type LogLevelHandle = reload::Handle<LevelFilter, LogRegistry>;
 
@@ -54,7 +57,10 @@ pub fn run(origin: &Origin) -> anyhow::Result<()> {
 
 async fn serve(origin: &Origin, config: Config, log_level: &LogLevelHandle) -> anyhow::Result<()> {
     let registry = Arc::new(Registry::default());
-    configure_devices(&registry, &config.devices);
+    configure_devices(&registry, &[], &config.devices);
+    if config.demo && config.devices.is_empty() {
+        configure_devices(&registry, &[], &demo_devices());
+    }
     let metrics = DaemonMetrics::new(env!("CARGO_PKG_VERSION"), env!("TTMEM_REVISION"))
         .context("cannot make metrics")?;
     metrics.reloaded(clock::unix_ns() as f64 / 1e9);
@@ -81,7 +87,8 @@ async fn serve(origin: &Origin, config: Config, log_level: &LogLevelHandle) -> a
     }
     let demo = config.demo.then(|| Demo::start(&config.socket, DEMO_DEVICES)).transpose()?;
 
-    let mut daemon = Running { origin, config, registry, sources, log_level };
+    let mut daemon =
+        Running { origin, started_with: &config, config: config.clone(), registry, sources, log_level };
     let mut retire = tokio::time::interval(RETIRE_INTERVAL);
     let mut draw = tokio::time::interval(DEMO_INTERVAL);
     loop {
@@ -107,6 +114,9 @@ async fn serve(origin: &Origin, config: Config, log_level: &LogLevelHandle) -> a
 /// What the running daemon's signals and intervals work on.
 struct Running<'a> {
     origin: &'a Origin,
+    /// What cannot change without a restart is as it was then.
+    started_with: &'a Config,
+    /// What can change is as it was last read.
     config: Config,
     registry: Arc<Registry>,
     sources: Arc<Sources>,
@@ -126,13 +136,13 @@ impl Running<'_> {
         for warning in &loaded.warnings {
             warn!("{warning}");
         }
-        for key in restart_needed(&self.config, &loaded.config) {
+        for key in restart_needed(self.started_with, &loaded.config) {
             warn!(key, "changed, but takes effect only when the daemon is started again");
         }
         if let Err(error) = self.log_level.reload(level_filter(loaded.config.log_level)) {
             error!(%error, "cannot change the log's level");
         }
-        configure_devices(&self.registry, &loaded.config.devices);
+        configure_devices(&self.registry, &self.config.devices, &loaded.config.devices);
         self.config = loaded.config;
         self.sources.metrics.reloaded(clock::unix_ns() as f64 / 1e9);
         info!("configuration reloaded");
@@ -153,24 +163,41 @@ impl Running<'_> {
     }
 }
 
-/// Makes the configured devices known, with what the configuration says about them.
-fn configure_devices(registry: &Registry, devices: &[DeviceConfig]) {
-    for device in devices {
+/// Makes the configured devices known, with what the configuration says about them, and forgets what it said before.
+fn configure_devices(registry: &Registry, before: &[DeviceConfig], now: &[DeviceConfig]) {
+    for device in before {
         registry.device(device.index).update_info(|info| {
-            info.arch = device.architecture().map(arch);
-            info.board = device.board_name().map(Into::into);
-            info.asic_id = device.asic_id.clone().or_else(|| info.asic_id.clone());
-            info.pci_bus_id.clone_from(&device.pci_bus_id);
-            info.capacity_source = device.capacity_source();
-            info.dram_bytes = device.dram_capacity_bytes();
-            info.l1_bytes = device.l1_capacity_bytes();
-            let product = device.product;
-            info.dram_banks = product
-                .map(|product| Banks { count: product.dram_banks, bank_bytes: product.dram_bank_bytes });
-            info.l1_banks =
-                product.map(|product| Banks { count: product.l1_banks, bank_bytes: product.l1_bank_bytes });
+            let seen_asic_id = info.asic_id.take().filter(|seen| device.asic_id.as_ref() != Some(seen));
+            *info = DeviceInfo { asic_id: seen_asic_id, ..DeviceInfo::default() };
         });
     }
+    for device in now {
+        registry.device(device.index).update_info(|info| {
+            let banks = |count, bank_bytes| Banks { count, bank_bytes };
+            *info = DeviceInfo {
+                arch: device.architecture().map(arch),
+                board: device.board_name().map(Into::into),
+                asic_id: device.asic_id.clone().or_else(|| info.asic_id.clone()),
+                pci_bus_id: device.pci_bus_id.clone(),
+                capacity_source: device.capacity_source(),
+                dram_bytes: device.dram_capacity_bytes(),
+                l1_bytes: device.l1_capacity_bytes(),
+                dram_banks: device
+                    .product
+                    .filter(|_| device.dram_bytes.is_none())
+                    .map(|product| banks(product.dram_banks, product.dram_bank_bytes)),
+                l1_banks: device
+                    .product
+                    .filter(|_| device.l1_bytes.is_none())
+                    .map(|product| banks(product.l1_banks, product.l1_bank_bytes)),
+            };
+        });
+    }
+}
+
+fn demo_devices() -> Vec<DeviceConfig> {
+    let product = PRODUCTS.iter().find(|product| product.name == DEMO_PRODUCT);
+    (0..DEMO_DEVICES).map(|index| DeviceConfig { index, product, ..DeviceConfig::default() }).collect()
 }
 
 fn arch(arch: ConfigArch) -> Arch {

@@ -11,8 +11,10 @@ const WIDTH_DEFAULT: usize = 100;
 const WIDTH_MIN: usize = 72;
 /// A longer bar says nothing more.
 const BAR_MAX: usize = 60;
-/// Columns of a memory's line without its bar.
-const AROUND_BAR: usize = 66;
+/// Columns of a memory's line without its bar, and how many of them the peak takes, where there is room for it.
+const AROUND_BAR: usize = 64;
+const PEAK_COLUMNS: usize = 17;
+const WIDTH_WITH_PEAK: usize = 100;
 /// From here on a bar warns, and alarms: the thresholds of the shipped alerts.
 const WARNING: f64 = 0.80;
 const ALARM: f64 = 0.95;
@@ -80,24 +82,24 @@ fn device_lines(device: &Device, style: &Style, out: &mut String) {
 }
 
 fn memory_line(memory: &DeviceMemory, style: &Style, out: &mut String) {
-    let width = style.width.saturating_sub(AROUND_BAR).min(BAR_MAX);
+    let has_room = style.width >= WIDTH_WITH_PEAK;
+    let around = AROUND_BAR + if has_room { PEAK_COLUMNS } else { 0 };
+    let width = style.width.saturating_sub(around).min(BAR_MAX);
     let (bar, share) = match memory.limit_bytes {
         Some(limit) if limit > 0 => {
             let share = memory.usage_bytes as f64 / limit as f64;
-            (bar(share, width, style), format!("{:>4.0} % of {:>9}", share * 100.0, bytes(limit)))
+            (bar(share, width, style), format!("{:>4.0} % of {:>10}", share * 100.0, bytes(limit)))
         }
-        _ => (" ".repeat(width), " ".repeat("100 % of 1023.9 MiB".len())),
+        _ => (" ".repeat(width), " ".repeat(" 100 % of 1023.9 MiB".len())),
     };
+    let peak = if has_room { format!("  peak {:>10}", bytes(memory.peak_bytes)) } else { String::new() };
     let buffers = memory
         .reported
         .as_ref()
         .map(|reported| plural(reported.buffers, "buffer", "buffers"))
         .unwrap_or_default();
-    let (usage, peak) = (bytes(memory.usage_bytes), bytes(memory.peak_bytes));
-    line(
-        out,
-        format_args!("  {:<13} {bar} {usage:>10} {share}  peak {peak:>10}  {buffers}", memory.memory_type),
-    );
+    let usage = bytes(memory.usage_bytes);
+    line(out, format_args!("  {:<13} {bar} {usage:>10} {share}{peak}  {buffers}", memory.memory_type));
 }
 
 fn bar(share: f64, width: usize, style: &Style) -> String {
@@ -317,7 +319,7 @@ mod tests {
         let devices = Devices { timestamp_seconds: 100.0, devices: vec![device] };
         let expected = "\
 device 0 (n150, wormhole_b0)  1 process
-  dram          #################.................    6.0 GiB   50 % of  12.0 GiB  peak    7.0 GiB  1,204 buffers
+  dram          ##########.........    6.0 GiB   50 % of   12.0 GiB  peak    7.0 GiB  1,204 buffers
 
      PID       USER  DEVICES       DRAM         L1    BUFFERS     AGE   PROCESS
     4711         ml        0    6.0 GiB        0 B      1,204   1m00s   llama?[2J

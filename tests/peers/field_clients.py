@@ -20,6 +20,10 @@ so several of them have the colliding buffer ids that several real ones have.
                                                         claims its own pid; it lives until end_child or its parent's
                                                         end, with "outlives": true a minute longer
     {"op": "end_child"}
+    {"op": "crowd", "count": 250, "client": ..., "device": ..., "type": ..., "size": ...}
+                                                        as many more connections at once, a buffer over each
+    {"op": "be_user", "user": 65534}                    for good; before connect, as the next
+    {"op": "be_called", "hex": "..."}                   the kernel's name of the process, 15 bytes at most
     {"op": "close"}
     {"op": "exit"}
 
@@ -151,7 +155,8 @@ class MetalClient(Client):
 
 
 CLIENTS = {"seed": SeedClient, "python": PythonFieldClient, "metal": MetalClient}
-OPERATIONS = ("connect", "allocate", "free", "raw", "dribble", "recv", "fork_allocate", "end_child", "close")
+UNCONNECTED_OPERATIONS = ("connect", "end_child", "crowd", "be_user", "be_called")
+OPERATIONS = UNCONNECTED_OPERATIONS + ("allocate", "free", "raw", "dribble", "recv", "fork_allocate", "close")
 CLIENT_OPERATIONS = ("query", "device_info", "dump", "cb_allocate", "cb_free", "kernel_load", "kernel_unload")
 
 
@@ -163,6 +168,7 @@ class Commands:
         self.client = None
         self.child = None
         self.lifeline = None
+        self.others = []
 
     def connect(self, client, process_id=None):
         if client not in CLIENTS:
@@ -225,12 +231,26 @@ class Commands:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
 
+    def crowd(self, count, client, device, type, size):
+        for buffer_id in range(1, count + 1):
+            self.others.append(CLIENTS[client](self.path))
+            self.others[-1].socket.sendall(self.others[-1].allocate_frame(device, type, size, buffer_id))
+
+    def be_user(self, user):
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+
+    def be_called(self, hex):
+        with open("/proc/self/comm", "wb") as name:
+            name.write(bytes.fromhex(hex))
+
     def close(self):
         self.client.socket.close()
         self.client = None
 
     def run(self, op, **arguments):
-        if self.client is None and op not in ("connect", "end_child"):
+        if self.client is None and op not in UNCONNECTED_OPERATIONS:
             raise ValueError(f"no connection for {op!r}: connect first")
         operation = getattr(self if op in OPERATIONS else self.client, op, None)
         if operation is None or op not in OPERATIONS + CLIENT_OPERATIONS:

@@ -9,6 +9,9 @@
     reason = "a test that cannot go on should say where"
 )]
 
+pub mod exposition;
+pub mod frames;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -336,14 +339,19 @@ impl Peer {
 
     /// One of the field's clients: seed, python or metal.
     pub fn field_client(daemon: &Daemon, client: &str) -> Peer {
-        let mut peer = Peer::start(
+        let mut peer = Peer::unconnected(daemon);
+        peer.ask(&format!(r#"{{"op":"connect","client":"{client}"}}"#));
+        peer
+    }
+
+    /// The process of one of the field's clients, which has not connected yet.
+    pub fn unconnected(daemon: &Daemon) -> Peer {
+        Peer::start(
             Command::new("python3")
                 .arg(peers().join("field_clients.py"))
                 .arg("--socket")
                 .arg(daemon.socket()),
-        );
-        peer.ask(&format!(r#"{{"op":"connect","client":"{client}"}}"#));
-        peer
+        )
     }
 
     pub fn pid(&self) -> u32 {
