@@ -26,13 +26,13 @@ pub enum BindError {
     },
     /// The directory cannot be written.
     #[error(
-        "{directory}: {source}; create it or make it writable for this user, or choose another path with --socket"
+        "{directory}: {cause}; create it or make it writable for this user, or choose another path with --socket"
     )]
     Directory {
         /// The directory.
         directory: PathBuf,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The group does not exist.
     #[error(
@@ -43,14 +43,14 @@ pub enum BindError {
         group: String,
     },
     /// The socket could not be made.
-    #[error("{path}: {action}: {source}")]
+    #[error("{path}: {action}: {cause}")]
     Socket {
         /// The socket.
         path: PathBuf,
         /// What was tried.
         action: &'static str,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -66,7 +66,7 @@ impl Socket {
     /// Puts a listening socket at a path. It appears there with its mode and group set, in place of a dead one, and never in place of
     /// a live one.
     pub fn bind(path: &Path, mode: u32, group: Option<&str>) -> Result<Socket, BindError> {
-        let error = |action| move |source| BindError::Socket { path: path.to_owned(), action, source };
+        let error = |action| move |cause| BindError::Socket { path: path.to_owned(), action, cause };
         let group = group.map(group_id).transpose()?;
         check_vacant(path)?;
         let staging = Staging::new(path)?;
@@ -115,7 +115,7 @@ impl Staging {
         let _ = fs::remove_file(staging.join("socket"));
         let _ = fs::remove_dir(&staging);
         let made = fs::DirBuilder::new().mode(0o700).create(&staging);
-        made.map_err(|source| BindError::Directory { directory: parent.to_owned(), source })?;
+        made.map_err(|cause| BindError::Directory { directory: parent.to_owned(), cause })?;
         Ok(Staging(staging))
     }
 

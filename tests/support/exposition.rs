@@ -58,7 +58,9 @@ pub fn read(text: &str) -> Result<Vec<Family>, String> {
             .strip_prefix("HELP ")
             .and_then(|rest| rest.split_once(' '))
             .ok_or_else(|| at("neither a sample nor the help of a family"))?;
-        let kind = lines.next().and_then(|(_, line)| line.strip_prefix("# TYPE ")?.strip_prefix(name)?.strip_prefix(' '));
+        let kind = lines
+            .next()
+            .and_then(|(_, line)| line.strip_prefix("# TYPE ")?.strip_prefix(name)?.strip_prefix(' '));
         let kind = kind.ok_or_else(|| at("no type follows"))?;
         if !["gauge", "counter", "histogram"].contains(&kind) {
             return Err(at(&format!("unknown type {kind:?}")));

@@ -11,6 +11,7 @@
 
 pub mod exposition;
 pub mod frames;
+pub mod regions;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -98,13 +99,19 @@ impl Daemon {
 
     /// Starts one in a directory that may hold a configuration, and regions in `shm`.
     pub fn start_in(directory: Directory, arguments: &[&str]) -> Daemon {
+        let shm = directory.join("shm");
+        Daemon::launch(ttmem(), directory, &shm, arguments)
+    }
+
+    /// Starts one by a command of the test's own, with its regions anywhere.
+    pub fn launch(mut program: Command, directory: Directory, shm: &Path, arguments: &[&str]) -> Daemon {
         let log = fs::File::create(directory.join("log")).unwrap();
-        let mut child = ttmem()
+        let mut child = program
             .current_dir(directory.path())
             .args(["serve", "--listen", "127.0.0.1:0", "--socket"])
             .arg(directory.join("socket"))
             .arg("--shm-dir")
-            .arg(directory.join("shm"))
+            .arg(shm)
             .args(arguments)
             .stdout(Stdio::null())
             .stderr(log)
@@ -405,4 +412,15 @@ pub fn peers() -> PathBuf {
 pub fn installed() -> PathBuf {
     std::env::var_os("TTMEM_TEST_PEERS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers"), PathBuf::from)
+}
+
+/// One of those; without it the test fails.
+pub fn installed_peer(path: &str) -> PathBuf {
+    let peer = installed().join(path);
+    assert!(
+        peer.exists(),
+        "{} is missing: run tests/run, which installs what the tests need",
+        peer.display()
+    );
+    peer
 }

@@ -1,5 +1,6 @@
 //! A worker's connection to the daemon: frames in the manner of one of the field's clients, and a new connection when it breaks.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -33,8 +34,8 @@ pub(super) struct Reporter {
     dialect: Dialect,
     pid: i32,
     stream: Option<UnixStream>,
-    /// Whether any daemon has heard of this worker.
-    known: bool,
+    /// What a daemon has been told is held, and may believe still.
+    told: BTreeMap<u64, Piece>,
     retry_at: Instant,
     retry_pause: Duration,
 }
@@ -46,7 +47,7 @@ impl Reporter {
             dialect,
             pid: rustix::process::getpid().as_raw_pid(),
             stream: None,
-            known: false,
+            told: BTreeMap::new(),
             retry_at: Instant::now(),
             retry_pause: RETRY_SHORTEST,
         }
@@ -71,26 +72,28 @@ impl Reporter {
 
     /// Connects and reports everything that is held.
     ///
-    /// After a break the daemon may have forgotten this process or not. A free before each allocation is right either way: a daemon
-    /// that never heard of the buffer ignores it, and one that still holds it does not count it twice.
+    /// After a break the daemon may have forgotten this process or not. To release first what it was told before is right either way:
+    /// one that has forgotten ignores it. All of it comes first, because circular buffers and kernels are only sums to the daemon.
     fn connect(&mut self, holdings: &Holdings) -> io::Result<UnixStream> {
         let stream = UnixStream::connect(&self.socket)?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        for piece in holdings.live() {
-            if self.known {
-                self.send(&stream, [Event::Released(*piece)])?;
-            }
-            self.send(&stream, [Event::Taken(*piece)])?;
-        }
-        self.known = true;
+        let released: Vec<Event> = self.told.values().copied().map(Event::Released).collect();
+        self.send(&stream, released)?;
+        self.send(&stream, holdings.live().copied().map(Event::Taken))?;
         self.retry_pause = RETRY_SHORTEST;
         Ok(stream)
     }
 
-    fn send(&self, mut stream: &UnixStream, events: impl IntoIterator<Item = Event>) -> io::Result<()> {
+    fn send(&mut self, mut stream: &UnixStream, events: impl IntoIterator<Item = Event>) -> io::Result<()> {
         for event in events {
-            if let Some(header) = self.header(event) {
-                stream.write_all(&encode_request(&header, self.dialect.layout()))?;
+            let Some(header) = self.header(event) else { continue };
+            // When the connection breaks in between, nobody knows whether the last event arrived: the piece counts as told.
+            if let Event::Taken(piece) = event {
+                self.told.insert(piece.id, piece);
+            }
+            stream.write_all(&encode_request(&header, self.dialect.layout()))?;
+            if let Event::Released(piece) = event {
+                self.told.remove(&piece.id);
             }
         }
         Ok(())
@@ -164,6 +167,18 @@ mod tests {
 
     fn header(dialect: Dialect, event: Event) -> Option<Header> {
         Reporter { pid: 42, ..Reporter::new(PathBuf::new(), dialect) }.header(event)
+    }
+
+    #[test]
+    fn a_new_connection_takes_back_what_the_last_one_said() {
+        let (near, far) = UnixStream::pair().expect("a pair of sockets");
+        let mut reporter = Reporter::new(PathBuf::new(), Dialect::Metal);
+        let (kept, gone) =
+            (piece(Memory::CircularBuffer), Piece { id: 0x80, ..piece(Memory::CircularBuffer) });
+        reporter.send(&near, [Event::Taken(kept), Event::Taken(gone), Event::Released(gone)]).expect("sent");
+        drop(far);
+        assert!(reporter.send(&near, [Event::Taken(gone)]).is_err());
+        assert_eq!(reporter.told.keys().collect::<Vec<_>>(), [&kept.id, &gone.id]);
     }
 
     #[test]

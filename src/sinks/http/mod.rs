@@ -52,23 +52,23 @@ pub struct Sources {
 
 /// Why an address cannot be served. The operator's to mend.
 #[derive(Debug, thiserror::Error)]
-#[error("listen: {address}: {source}; {remedy}")]
+#[error("listen: {address}: {cause}; {remedy}")]
 pub struct ListenError {
     address: SocketAddr,
-    source: io::Error,
+    cause: io::Error,
     remedy: &'static str,
 }
 
 /// Listens on an address.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address).await.map_err(|source| {
-        let remedy = match source.kind() {
+    TcpListener::bind(address).await.map_err(|cause| {
+        let remedy = match cause.kind() {
             io::ErrorKind::AddrInUse => "stop what listens there, or choose another address with --listen",
             io::ErrorKind::PermissionDenied => "choose a port above 1023, or grant CAP_NET_BIND_SERVICE",
             io::ErrorKind::AddrNotAvailable => "choose an address of this host with --listen",
             _ => "choose another address with --listen",
         };
-        ListenError { address, source, remedy }
+        ListenError { address, cause, remedy }
     })
 }
 
