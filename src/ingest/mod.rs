@@ -13,6 +13,7 @@ mod processes;
 
 mod apply;
 mod session;
+mod stream;
 
 mod region;
 mod regions;
@@ -42,6 +43,7 @@ use peer::Peer;
 use processes::Processes;
 use regions::Regions;
 use session::Session;
+use stream::Stream;
 use throttle::Throttle;
 
 /// How long sessions may take to apply what has been sent when the daemon stops.
@@ -237,8 +239,7 @@ async fn converse(
     stopping: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let peer = Peer::of(&stream)?;
-    let stream = tokio::net::UnixStream::from_std(stream)?;
     let applier = Applier::new(Arc::clone(context), Attribution::new(Arc::clone(context), peer));
-    Session::new(Arc::clone(context), stream, applier).run(stopping).await;
+    Session::new(Arc::clone(context), Stream::new(stream)?, applier).run(stopping).await;
     Ok(())
 }

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tracing::{debug, info};
 
 use super::procfs::{ProcessFacts, ticks_to_ns, user_name};
+use super::stream::watch;
 use super::throttle::Throttle;
 use crate::clock;
 use crate::registry::{Identity, Process, ProcessInfo, Registry, Source};
@@ -171,10 +172,7 @@ impl Processes {
         });
         let pidfd = pidfd.and_then(|pidfd| {
             let _context = self.runtime.enter();
-            #[allow(unsafe_code, reason = "the only way to await a descriptor that is no socket")]
-            // SAFETY: an OwnedFd refers to the same open descriptor for as long as it lives, and the AsyncFd owns it.
-            let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
-            watched.ok()
+            watch(pidfd, Interest::READABLE).ok()
         });
         Arc::new(Tracked { process, pidfd, sessions: AtomicU32::new(0), drained: Notify::new() })
     }

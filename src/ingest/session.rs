@@ -6,19 +6,18 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use tokio::net::UnixStream;
+use tokio::io::ReadBuf;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 use ttmem_wire::{DETECTION_SILENCE_MILLISECONDS, Detection, FRAME_BYTES_MAX, Header, Layout, Reply, detect};
 
 use super::Context;
 use super::apply::{Applier, BadFrame};
+use super::stream::Stream;
 use crate::clock;
 use crate::registry::{ConnectionLayout, Rejection, Time};
 
@@ -35,7 +34,7 @@ thread_local! {
 /// A client's connection.
 pub(super) struct Session {
     context: Arc<Context>,
-    stream: UnixStream,
+    stream: Stream,
     applier: Applier,
     framing: Framing,
     /// The beginning of a frame whose rest has not come yet.
@@ -70,7 +69,7 @@ enum Step {
 }
 
 impl Session {
-    pub(super) fn new(context: Arc<Context>, stream: UnixStream, applier: Applier) -> Self {
+    pub(super) fn new(context: Arc<Context>, stream: Stream, applier: Applier) -> Self {
         let framing = match context.policy.layout {
             Some(layout) => Framing::Known(layout),
             None => Framing::Undetected(FirstFrame::default()),
@@ -136,7 +135,7 @@ impl Session {
             let carried = self.carry.len();
             buffer[..carried].copy_from_slice(&self.carry);
             let mut space = ReadBuf::new(&mut buffer[carried..carried + READ_BYTES]);
-            std::task::ready!(Pin::new(&mut self.stream).poll_read(task, &mut space))?;
+            std::task::ready!(self.stream.poll_read(task, &mut space))?;
             let read = space.filled().len();
             if read == 0 {
                 return Poll::Ready(Ok(Step::EndOfStream));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use arc_swap::ArcSwap;
 
 use super::MemoryType;
-use super::histogram::{Histogram, HistogramSnapshot, Scale};
+use super::histogram::{Histogram, HistogramSnapshot, Observations, Scale};
 
 /// Devices that one host can have; an index is below this.
 pub const DEVICES_MAX: u16 = 1024;
@@ -162,11 +162,9 @@ impl DeviceMemory {
         }
     }
 
-    pub(super) fn observe_size(&self, bytes: u64) {
-        self.sizes.observe(bytes);
-    }
-
-    pub(super) fn observe_lifetime(&self, nanoseconds: u64) {
-        self.lifetimes.observe(nanoseconds);
+    /// Adds sizes of buffers that were allocated and lifetimes of buffers that were released.
+    pub(super) fn observe(&self, sizes: &mut Observations, lifetimes: &mut Observations) {
+        self.sizes.absorb(sizes);
+        self.lifetimes.absorb(lifetimes);
     }
 }

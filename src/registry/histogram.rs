@@ -63,6 +63,32 @@ fn ceil_log2(value: u64) -> usize {
     (u64::BITS - value.saturating_sub(1).leading_zeros()) as usize
 }
 
+/// Observations noted by one thread, to be added to a histogram together: one atomic operation for each bucket instead of for each
+/// observation.
+#[derive(Debug)]
+pub(super) struct Observations {
+    scale: Scale,
+    buckets: [u32; BUCKETS],
+    /// A bit for each bucket that has any.
+    noted: u128,
+    sum: u64,
+}
+
+const _: () = assert!(BUCKETS <= u128::BITS as usize);
+
+impl Observations {
+    pub(super) fn new(scale: Scale) -> Self {
+        Self { scale, buckets: [0; BUCKETS], noted: 0, sum: 0 }
+    }
+
+    pub(super) fn note(&mut self, value: u64) {
+        let bucket = self.scale.bucket(value);
+        self.buckets[bucket] += 1;
+        self.noted |= 1 << bucket;
+        self.sum = self.sum.wrapping_add(value);
+    }
+}
+
 /// A histogram that many threads add to.
 #[derive(Debug)]
 pub(super) struct Histogram {
@@ -76,9 +102,18 @@ impl Histogram {
         Self { scale, buckets: [const { AtomicU64::new(0) }; BUCKETS], sum: AtomicU64::new(0) }
     }
 
-    pub(super) fn observe(&self, value: u64) {
-        self.buckets[self.scale.bucket(value)].fetch_add(1, Relaxed);
-        self.sum.fetch_add(value, Relaxed);
+    /// Adds observations that were noted elsewhere, and forgets them there.
+    pub(super) fn absorb(&self, observations: &mut Observations) {
+        if observations.noted == 0 {
+            return;
+        }
+        while observations.noted != 0 {
+            let bucket = observations.noted.trailing_zeros() as usize;
+            observations.noted &= observations.noted - 1;
+            let count = std::mem::take(&mut observations.buckets[bucket]);
+            self.buckets[bucket].fetch_add(u64::from(count), Relaxed);
+        }
+        self.sum.fetch_add(std::mem::take(&mut observations.sum), Relaxed);
     }
 
     pub(super) fn snapshot(&self) -> HistogramSnapshot {
@@ -148,9 +183,12 @@ mod tests {
     #[test]
     fn classic_buckets_are_cumulative_and_lose_nothing() {
         let histogram = Histogram::new(Scale::Bytes);
+        let mut observations = Observations::new(Scale::Bytes);
         for size in [1, 4096, 4097, 1 << 30, (1 << 30) + 1] {
-            histogram.observe(size);
+            observations.note(size);
         }
+        histogram.absorb(&mut observations);
+        histogram.absorb(&mut observations);
         let snapshot = histogram.snapshot();
         let classic: Vec<_> = snapshot.classic().collect();
         assert_eq!(classic.first(), Some(&(4096.0, 2)));

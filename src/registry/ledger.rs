@@ -10,6 +10,7 @@ use parking_lot::MutexGuard;
 
 use super::buffers::{Buffers, List, Record};
 use super::device::{Device, DeviceMemory};
+use super::histogram::{Observations, Scale};
 use super::{Cell, Counters, MemoryType, Process, Registry};
 
 /// The largest buffer that is believed: a tebibyte is more than any card or host of this field has.
@@ -120,6 +121,20 @@ pub struct KernelTally {
     pub bytes: u64,
 }
 
+/// Observations about one cell that its device does not know yet. A run of messages is mostly about one cell, so one is enough.
+struct Noted {
+    cell: u16,
+    sizes: Observations,
+    lifetimes: Observations,
+}
+
+impl Default for Noted {
+    fn default() -> Self {
+        let (sizes, lifetimes) = (Observations::new(Scale::Bytes), Observations::new(Scale::Seconds));
+        Self { cell: 0, sizes, lifetimes }
+    }
+}
+
 /// The mutable state of one process.
 #[derive(Default)]
 pub(super) struct Ledger {
@@ -129,6 +144,7 @@ pub(super) struct Ledger {
     cell_by_device: Vec<[u16; MemoryType::COUNT]>,
     kernels: Vec<(u16, [KernelTally; KernelKind::COUNT])>,
     dirty: Vec<u16>,
+    noted: Noted,
     has_ended: bool,
 }
 
@@ -147,7 +163,25 @@ impl Ledger {
         touched
     }
 
+    /// Where observations about a cell are noted.
+    fn noted(&mut self, cell: u16) -> &mut Noted {
+        if self.noted.cell != cell {
+            self.observe();
+            self.noted.cell = cell;
+        }
+        &mut self.noted
+    }
+
+    /// Tells the device what has been noted.
+    fn observe(&mut self) {
+        let Noted { cell, sizes, lifetimes } = &mut self.noted;
+        if let Some(cell) = self.cells.get(usize::from(*cell)) {
+            cell.memory().observe(sizes, lifetimes);
+        }
+    }
+
     fn publish(&mut self) {
+        self.observe();
         for cell in self.dirty.drain(..) {
             let cell = &mut self.cells[usize::from(cell)];
             let oldest_ns = self.buffers.oldest(&cell.buffers).map(|record| record.allocated_ns);
@@ -316,9 +350,9 @@ impl<'a> Batch<'a> {
             counters.orphaned_bytes = counters.orphaned_bytes.saturating_add(bytes);
             counters.region_bytes = 0;
             counters.is_in_region = 0;
-            let memory = ledger.cells[usize::from(cell)].memory();
+            ledger.noted(cell);
             for record in ledger.buffers.iter(&list) {
-                memory.observe_lifetime(self.now_ns.saturating_sub(record.allocated_ns));
+                ledger.noted.lifetimes.note(self.now_ns.saturating_sub(record.allocated_ns));
             }
             self.shrink(cell, bytes, buffers);
         }
@@ -353,8 +387,7 @@ impl<'a> Batch<'a> {
         let cell = self.ledger.buffers.get(slot).cell;
         let ledger = &mut *self.ledger;
         let record = ledger.buffers.remove(&mut ledger.cells[usize::from(cell)].buffers, slot);
-        let lifetime_ns = self.now_ns.saturating_sub(record.allocated_ns);
-        ledger.cells[usize::from(cell)].memory().observe_lifetime(lifetime_ns);
+        ledger.noted(cell).lifetimes.note(self.now_ns.saturating_sub(record.allocated_ns));
         self.shrink(cell, record.size_bytes, 1);
     }
 
@@ -370,7 +403,7 @@ impl<'a> Batch<'a> {
         counters.allocations += 1;
         counters.allocated_bytes = counters.allocated_bytes.saturating_add(size_bytes);
         touched.crest();
-        touched.memory().observe_size(size_bytes);
+        self.ledger.noted(cell).sizes.note(size_bytes);
         Ok(())
     }
 
