@@ -66,6 +66,8 @@ pub struct Config {
     pub shm_interval_ms: u64,
     /// Seconds that the series of an ended process stay.
     pub process_linger_seconds: u64,
+    /// Processes that have series of their own, per device.
+    pub processes_max: u32,
     /// Whether the demonstration workload runs as well.
     pub demo: bool,
     /// The form of log lines.
@@ -90,6 +92,7 @@ impl Default for Config {
             shm_dir: Some(PathBuf::from("/dev/shm")),
             shm_interval_ms: 100,
             process_linger_seconds: 300,
+            processes_max: 1000,
             demo: false,
             log_format: LogFormat::Auto,
             log_level: LogLevel::Info,

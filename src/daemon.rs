@@ -56,15 +56,16 @@ pub fn run(origin: &Origin) -> anyhow::Result<()> {
 }
 
 async fn serve(origin: &Origin, config: Config, log_level: &LogLevelHandle) -> anyhow::Result<()> {
-    let registry = Arc::new(Registry::default());
+    let registry = Arc::new(Registry::new(clock::monotonic_ns()));
     configure_devices(&registry, &[], &config.devices);
     if config.demo && config.devices.is_empty() {
         configure_devices(&registry, &[], &demo_devices());
     }
-    let metrics = DaemonMetrics::new(env!("CARGO_PKG_VERSION"), env!("TTMEM_REVISION"))
+    let started_seconds = clock::unix_ns() as f64 / 1e9;
+    let metrics = DaemonMetrics::new(env!("CARGO_PKG_VERSION"), env!("TTMEM_REVISION"), started_seconds)
         .context("cannot make metrics")?;
-    metrics.reloaded(clock::unix_ns() as f64 / 1e9);
-    let sources = Arc::new(Sources { registry: Arc::clone(&registry), metrics });
+    metrics.reloaded(started_seconds);
+    let sources = Arc::new(Sources::new(Arc::clone(&registry), metrics, config.processes_max as usize));
 
     // Signals first: one that comes while the rest starts must not be lost.
     let mut terminate = signal(SignalKind::terminate())?;

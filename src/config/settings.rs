@@ -23,6 +23,8 @@ const SHM_INTERVAL_MS: Range = Range { min: 10, max: 60_000 };
 /// A day: the series of every ended process are kept in memory for so long.
 const LINGER_SECONDS: Range = Range { min: 0, max: 86_400 };
 
+const PROCESSES: Range = Range { min: 1, max: 100_000 };
+
 /// One setting of the daemon.
 pub struct Setting {
     /// The TOML key, in snake case.
@@ -339,6 +341,20 @@ pub const SETTINGS: &[Setting] = &[
             LINGER_SECONDS.parse(text).map(|seconds| config.process_linger_seconds = seconds)
         },
         show: |config| config.process_linger_seconds.to_string(),
+    },
+    Setting {
+        key: "processes_max",
+        flag: "processes-max",
+        section: "Processes and devices",
+        value_name: "COUNT",
+        kind: Kind::Number(PROCESSES),
+        default: "1000",
+        reload: false,
+        help: "Processes with series of their own on a device, at most",
+        details: "1 to 100000. Those with the highest peaks have them; the others are summed into \
+                  ttmem_process_suppressed_memory_usage_bytes, so that sums stay exact.",
+        apply: |config, text| PROCESSES.parse(text).map(|count| config.processes_max = count),
+        show: |config| config.processes_max.to_string(),
     },
     Setting {
         key: "device",

@@ -162,14 +162,15 @@ impl Processes {
         let start_ticks =
             facts.start_ticks.unwrap_or_else(|| u64::MAX - self.unknown_starts.fetch_add(1, Relaxed));
         let start_time_seconds = facts.start_ticks.map(start_time_seconds);
-        let process = self.registry.process(Identity { pid, start_ticks }, || ProcessInfo {
-            name: facts.name.clone().unwrap_or_else(|| "unknown".into()),
-            uid,
-            user: user_name(uid),
-            cgroup: facts.cgroup.clone(),
-            start_time_seconds,
-            source,
-        });
+        let process =
+            self.registry.process(Identity { pid, start_ticks }, clock::monotonic_ns(), || ProcessInfo {
+                name: facts.name.clone().unwrap_or_else(|| "unknown".into()),
+                uid,
+                user: user_name(uid),
+                cgroup: facts.cgroup.clone(),
+                start_time_seconds,
+                source,
+            });
         let pidfd = pidfd.and_then(|pidfd| {
             let _context = self.runtime.enter();
             watch(pidfd, Interest::READABLE).ok()

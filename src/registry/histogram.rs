@@ -147,6 +147,16 @@ impl HistogramSnapshot {
         }
     }
 
+    /// Runs of adjacent buckets that hold observations: the number of the first one in a native histogram of schema 0, and the counts.
+    pub fn runs(&self) -> impl Iterator<Item = (i32, &[u64])> {
+        let mut bucket = 0;
+        self.buckets.chunk_by(|left, right| (*left == 0) == (*right == 0)).filter_map(move |run| {
+            let first = bucket;
+            bucket += run.len();
+            (run[0] != 0).then(|| (self.scale.exponent(first), run))
+        })
+    }
+
     /// The classic buckets: (upper bound in bytes or seconds, number of observations at or below it).
     pub fn classic(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         self.scale.classic_exponents().iter().map(|&exponent| {
@@ -178,6 +188,19 @@ mod tests {
         check(Scale::Seconds, 500_000_001, 0);
         check(Scale::Seconds, 4_000_000_000, 2);
         check(Scale::Seconds, u64::MAX, 35);
+    }
+
+    #[test]
+    fn runs_name_their_first_bucket_and_leave_out_what_is_empty() {
+        let histogram = Histogram::new(Scale::Seconds);
+        let mut observations = Observations::new(Scale::Seconds);
+        for value in [500_000_000, 500_000_000, 900_000_000, 7_000_000_000] {
+            observations.note(value);
+        }
+        histogram.absorb(&mut observations);
+        let snapshot = histogram.snapshot();
+        let runs: Vec<_> = snapshot.runs().map(|(first, counts)| (first, counts.to_vec())).collect();
+        assert_eq!(runs, [(-1, vec![2, 1]), (3, vec![1])], "(0.25, 0.5], (0.5, 1] and (4, 8] seconds");
     }
 
     #[test]

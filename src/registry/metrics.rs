@@ -81,6 +81,10 @@ pub enum Samples {
     Process(fn(&ProcessSnapshot) -> Option<Value>),
     /// Always 1, with what is known about a process as labels.
     ProcessInfo,
+    /// Per device: the number of processes without series of their own, known only to the encoder.
+    Suppressed,
+    /// Per device and memory type: what those processes hold.
+    SuppressedMemory,
     /// One label with a fixed set of values.
     Rows(fn(&Snapshot) -> Rows<'_>),
     /// Open connections: one row for each layout, over one transport.
@@ -316,6 +320,24 @@ pub const METRICS: &[Metric] = &[
         help: "Time since the epoch at which a process started.",
         opentelemetry: None,
         samples: Samples::Process(|process| process.process.info().start_time_seconds.map(Value::Float)),
+    },
+    Metric {
+        name: "ttmem_process_suppressed",
+        kind: Kind::Gauge,
+        unit: "{process}",
+        labels: &["device"],
+        help: "Processes on a device beyond the number that have series of their own.",
+        opentelemetry: None,
+        samples: Samples::Suppressed,
+    },
+    Metric {
+        name: "ttmem_process_suppressed_memory_usage_bytes",
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: D,
+        help: "Memory held by the processes that have no series of their own; absent where all have.",
+        opentelemetry: None,
+        samples: Samples::SuppressedMemory,
     },
     Metric {
         name: "ttmem_events_total",

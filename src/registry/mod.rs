@@ -58,6 +58,7 @@ pub struct Registry {
     /// Serialises changes to `world`, and finds a process by who it is.
     births: Mutex<Births>,
     events: EventCounters,
+    started_ns: u64,
 }
 
 #[derive(Default)]
@@ -66,18 +67,18 @@ struct Births {
     count: u64,
 }
 
-impl Default for Registry {
-    fn default() -> Self {
+impl Registry {
+    /// An empty one, at a moment in monotonic nanoseconds: since then it counts.
+    pub fn new(started_ns: u64) -> Self {
         Self {
             devices: (0..DEVICES_MAX).map(|_| OnceLock::new()).collect(),
             world: ArcSwap::default(),
             births: Mutex::default(),
             events: EventCounters::default(),
+            started_ns,
         }
     }
-}
 
-impl Registry {
     /// The device of that index, below [`DEVICES_MAX`]; it is known from now on.
     pub fn device(&self, index: u16) -> &Arc<Device> {
         self.devices[usize::from(index)].get_or_init(|| Arc::new(Device::new(index)))
@@ -94,13 +95,18 @@ impl Registry {
     }
 
     /// The process of that identity; `info` is asked for only when it is new.
-    pub fn process(&self, identity: Identity, info: impl FnOnce() -> ProcessInfo) -> Arc<Process> {
+    pub fn process(
+        &self,
+        identity: Identity,
+        now_ns: u64,
+        info: impl FnOnce() -> ProcessInfo,
+    ) -> Arc<Process> {
         let mut births = self.births.lock();
         if let Some(process) = births.known.get(&identity) {
             return Arc::clone(process);
         }
         births.count += 1;
-        let process = Arc::new(Process::new(identity, info(), births.count));
+        let process = Arc::new(Process::new(identity, info(), births.count, now_ns));
         births.known.insert(identity, Arc::clone(&process));
         let world = self.world.load();
         let processes = world.processes.iter().chain([&process]).cloned().collect();

@@ -60,6 +60,8 @@ pub struct Process {
     info: ProcessInfo,
     /// Its place in the order of first reports.
     serial: u64,
+    /// When it was first heard of, in monotonic nanoseconds.
+    first_seen_ns: u64,
     ledger: Mutex<Ledger>,
     cells: ArcSwap<Vec<Arc<Cell>>>,
     /// When it ended, in monotonic nanoseconds plus one; 0 while it lives.
@@ -76,11 +78,12 @@ impl std::fmt::Debug for Process {
 }
 
 impl Process {
-    pub(super) fn new(identity: Identity, info: ProcessInfo, serial: u64) -> Self {
+    pub(super) fn new(identity: Identity, info: ProcessInfo, serial: u64, first_seen_ns: u64) -> Self {
         Self {
             identity,
             info,
             serial,
+            first_seen_ns,
             ledger: Mutex::default(),
             cells: ArcSwap::default(),
             ended_ns_plus_one: AtomicU64::new(0),
@@ -100,6 +103,11 @@ impl Process {
     /// What is known about it.
     pub fn info(&self) -> &ProcessInfo {
         &self.info
+    }
+
+    /// When it was first heard of, in monotonic nanoseconds.
+    pub fn first_seen_ns(&self) -> u64 {
+        self.first_seen_ns
     }
 
     /// Whether its end has been seen, and its memory reclaimed.

@@ -36,6 +36,8 @@ impl Time {
 pub struct Snapshot {
     /// When it was taken.
     pub time: Time,
+    /// Since when everything has been counted, in monotonic nanoseconds.
+    pub started_ns: u64,
     /// Every known device, by index.
     pub devices: Vec<DeviceSnapshot>,
     /// Every process that holds memory or held some a short while ago, in the order of their first reports.
@@ -132,7 +134,13 @@ impl Snapshot {
             processes.push(ProcessSnapshot { process: Arc::clone(process), has_ended, memory });
         }
         let devices = registry.devices().map(|device| device_snapshot(device, &sums, &users, time)).collect();
-        Snapshot { time, devices, processes, events: registry.events().snapshot() }
+        Snapshot {
+            time,
+            started_ns: registry.started_ns,
+            devices,
+            processes,
+            events: registry.events().snapshot(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::*;
 const NOW: Time = Time { monotonic_ns: 1_000, unix_ns: 5_000_000_000 };
 
 fn process(registry: &Registry, pid: u32) -> Arc<Process> {
-    registry.process(Identity { pid, start_ticks: 1 }, || ProcessInfo {
+    registry.process(Identity { pid, start_ticks: 1 }, 1, || ProcessInfo {
         name: format!("model-{pid}"),
         uid: 1000,
         user: "ml".into(),
@@ -44,7 +44,7 @@ fn assert_adds_up(snapshot: &Snapshot) {
 
 #[test]
 fn two_processes_with_the_same_ids_hold_different_buffers() {
-    let registry = Registry::default();
+    let registry = Registry::new(0);
     let (first, second) = (process(&registry, 1), process(&registry, 2));
     registry.batch(&first, 1).allocate(0, MemoryType::Dram, 7, 100).expect("new");
     registry.batch(&second, 1).allocate(0, MemoryType::Dram, 7, 50).expect("new");
@@ -55,7 +55,7 @@ fn two_processes_with_the_same_ids_hold_different_buffers() {
 
 #[test]
 fn a_buffer_allocated_twice_counts_once_and_is_freed_twice() {
-    let registry = Registry::default();
+    let registry = Registry::new(0);
     let owner = process(&registry, 1);
     let mut batch = registry.batch(&owner, 1);
     assert_eq!(batch.allocate(0, MemoryType::L1, 7, 100), Ok(Allocated::New));
@@ -71,7 +71,7 @@ fn a_buffer_allocated_twice_counts_once_and_is_freed_twice() {
 
 #[test]
 fn an_id_that_comes_again_with_another_size_ends_the_old_buffer() {
-    let registry = Registry::default();
+    let registry = Registry::new(0);
     let owner = process(&registry, 1);
     let mut batch = registry.batch(&owner, 1);
     batch.allocate(0, MemoryType::Dram, 7, 100).expect("new");
@@ -83,7 +83,7 @@ fn an_id_that_comes_again_with_another_size_ends_the_old_buffer() {
 
 #[test]
 fn a_free_with_the_wrong_device_finds_the_only_match_and_never_guesses() {
-    let registry = Registry::default();
+    let registry = Registry::new(0);
     let owner = process(&registry, 1);
     let mut batch = registry.batch(&owner, 1);
     batch.allocate(3, MemoryType::Dram, 7, 100).expect("new");
@@ -97,7 +97,7 @@ fn a_free_with_the_wrong_device_finds_the_only_match_and_never_guesses() {
 
 #[test]
 fn memory_accounted_by_size_never_goes_below_zero() {
-    let registry = Registry::default();
+    let registry = Registry::new(0);
     let owner = process(&registry, 1);
     let mut batch = registry.batch(&owner, 1);
     assert_eq!(batch.give_back(0, MemoryType::Cb, 10), Err(Refusal::UnknownFree));
@@ -113,7 +113,7 @@ fn memory_accounted_by_size_never_goes_below_zero() {
 
 #[test]
 fn absurd_sizes_are_refused_and_nothing_wraps() {
-    let registry = Registry::default();
+    let registry = Registry::new(0);
     let owner = process(&registry, 1);
     let mut batch = registry.batch(&owner, 1);
     assert_eq!(batch.allocate(0, MemoryType::Dram, 1, 0), Err(Refusal::ZeroSize));
@@ -128,7 +128,7 @@ fn absurd_sizes_are_refused_and_nothing_wraps() {
 
 #[test]
 fn the_peak_inside_a_batch_is_not_lost() {
-    let registry = Registry::default();
+    let registry = Registry::new(0);
     let (first, second) = (process(&registry, 1), process(&registry, 2));
     registry.batch(&second, 1).allocate(0, MemoryType::Dram, 1, 1000).expect("new");
     let mut batch = registry.batch(&first, 1);
@@ -142,7 +142,7 @@ fn the_peak_inside_a_batch_is_not_lost() {
 
 #[test]
 fn an_ended_process_is_reclaimed_shown_for_a_while_and_never_forgotten_in_the_sums() {
-    let registry = Registry::default();
+    let registry = Registry::new(0);
     let (first, second) = (process(&registry, 1), process(&registry, 2));
     registry.batch(&first, 1).allocate(0, MemoryType::Dram, 1, 100).expect("new");
     registry.batch(&second, 1).allocate(0, MemoryType::Dram, 1, 11).expect("new");
@@ -157,13 +157,13 @@ fn an_ended_process_is_reclaimed_shown_for_a_while_and_never_forgotten_in_the_su
     registry.retire(60, 10);
     assert_eq!(registry.snapshot(NOW).processes.len(), 1);
     assert_eq!(totals(&registry, 0, MemoryType::Dram), (11, 1, 2, 1));
-    let again = registry.process(first.identity(), || first.info().clone());
+    let again = registry.process(first.identity(), 70, || first.info().clone());
     assert!(!again.has_ended(), "the identity is free again");
 }
 
 #[test]
 fn reports_win_over_the_region_and_the_difference_is_drift() {
-    let registry = Registry::default();
+    let registry = Registry::new(0);
     let owner = process(&registry, 1);
     let memory = || registry.snapshot(NOW).devices[0].memory[MemoryType::Dram.index()].clone();
     registry.batch(&owner, 1).set_region(0, MemoryType::Dram, Some(300)).expect("alive");
@@ -179,7 +179,7 @@ fn reports_win_over_the_region_and_the_difference_is_drift() {
 
 #[test]
 fn a_known_and_empty_device_says_zero_and_an_unknown_capacity_says_nothing() {
-    let registry = Registry::default();
+    let registry = Registry::new(0);
     registry.device(5).update_info(|info| info.dram_bytes = Some(1 << 30));
     let snapshot = registry.snapshot(NOW);
     let [device] = &snapshot.devices[..] else { panic!("one device, not {:?}", snapshot.devices) };
@@ -196,7 +196,7 @@ fn a_known_and_empty_device_says_zero_and_an_unknown_capacity_says_nothing() {
 
 #[test]
 fn the_oldest_buffer_is_known_by_its_time_of_day() {
-    let registry = Registry::default();
+    let registry = Registry::new(0);
     let owner = process(&registry, 1);
     let oldest = |monotonic_ns, unix_ns| {
         let snapshot = registry.snapshot(Time { monotonic_ns, unix_ns });
@@ -213,7 +213,7 @@ fn the_oldest_buffer_is_known_by_its_time_of_day() {
 
 #[test]
 fn a_listing_pages_through_every_buffer_once_while_others_come_and_go() {
-    let registry = Registry::default();
+    let registry = Registry::new(0);
     let (first, second) = (process(&registry, 1), process(&registry, 2));
     for id in 0..5000 {
         registry.batch(&first, 1).allocate(0, MemoryType::Dram, id, 1).expect("new");
@@ -240,7 +240,7 @@ fn a_listing_pages_through_every_buffer_once_while_others_come_and_go() {
 
 #[test]
 fn snapshots_add_up_while_processes_allocate_and_end() {
-    let registry = Registry::default();
+    let registry = Registry::new(0);
     std::thread::scope(|scope| {
         for worker in 0..3 {
             let registry = &registry;

@@ -1,4 +1,8 @@
-//! Pure functions from a snapshot to bytes: one module for each format.
+//! Pure functions from a snapshot to bytes: the METRICS table walked once, and one module for each format.
+
+pub mod exposition;
+
+pub mod protobuf;
+pub mod text;
 
 pub mod json;
-pub mod prometheus;

@@ -1,9 +1,11 @@
 //! The metrics that the daemon keeps about itself, in the `prometheus` crate: their number is fixed and nobody waits for them.
 
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{Encoder, Gauge, GaugeVec, Opts, Registry, TextEncoder};
+use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::{Gauge, GaugeVec, Opts, Registry};
 
-use crate::registry::metrics::{daemon, metric};
+use crate::registry::metrics::{Kind, Value, daemon, metric};
+use crate::views::exposition::{Exposition, FamilyHead, Selection};
 
 /// The daemon's own metrics.
 pub struct DaemonMetrics {
@@ -11,11 +13,12 @@ pub struct DaemonMetrics {
     scrape_duration_seconds: Gauge,
     reload_successful: Gauge,
     reload_timestamp_seconds: Gauge,
+    started_seconds: f64,
 }
 
 impl DaemonMetrics {
-    /// Registers them, with what is known at the start.
-    pub fn new(version: &str, revision: &str) -> prometheus::Result<DaemonMetrics> {
+    /// Registers them, with what is known at the start; the time is in seconds since the epoch.
+    pub fn new(version: &str, revision: &str, started_seconds: f64) -> prometheus::Result<DaemonMetrics> {
         let registry = Registry::new();
         let build_info = GaugeVec::new(
             opts(daemon::BUILD_INFO),
@@ -32,7 +35,13 @@ impl DaemonMetrics {
         let scrape_duration_seconds = gauge(daemon::SCRAPE_DURATION)?;
         let reload_successful = gauge(daemon::RELOAD_SUCCESSFUL)?;
         let reload_timestamp_seconds = gauge(daemon::RELOAD_TIME)?;
-        Ok(DaemonMetrics { registry, scrape_duration_seconds, reload_successful, reload_timestamp_seconds })
+        Ok(DaemonMetrics {
+            registry,
+            scrape_duration_seconds,
+            reload_successful,
+            reload_timestamp_seconds,
+            started_seconds,
+        })
     }
 
     /// A configuration was accepted.
@@ -51,13 +60,43 @@ impl DaemonMetrics {
         self.scrape_duration_seconds.set(seconds);
     }
 
-    /// Their text, and the number of samples in it.
-    pub(super) fn encode(&self) -> prometheus::Result<(Vec<u8>, u64)> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        let samples =
-            text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && line[0] != b'#').count();
-        Ok((text, samples as u64))
+    /// Their values now, those that are wanted.
+    pub(super) fn gather(&self, selection: &Selection) -> Gathered {
+        let mut families = self.registry.gather();
+        families.retain(|family| selection.wants(family.name()));
+        Gathered { families, started_seconds: self.started_seconds }
+    }
+}
+
+/// Values of the daemon's own metrics at one instant.
+pub(super) struct Gathered {
+    families: Vec<MetricFamily>,
+    started_seconds: f64,
+}
+
+impl Gathered {
+    pub(super) fn samples(&self) -> u64 {
+        self.families.iter().map(|family| family.get_metric().len() as u64).sum()
+    }
+
+    /// Appends them to an exposition.
+    pub(super) fn write<E: Exposition>(&self, to: &mut E) {
+        for family in &self.families {
+            // The crate's collectors have no other types.
+            let is_counter = family.get_field_type() == MetricType::COUNTER;
+            let kind = if is_counter { Kind::Counter } else { Kind::Gauge };
+            to.family(&FamilyHead::new(family.name(), family.help(), kind));
+            for metric in family.get_metric() {
+                let pairs: Vec<_> =
+                    metric.get_label().iter().map(|label| (label.name(), label.value())).collect();
+                let value = if is_counter {
+                    metric.get_counter().get_value()
+                } else {
+                    metric.get_gauge().get_value()
+                };
+                to.sample(&E::labels(&pairs), Value::Float(value), self.started_seconds);
+            }
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! The HTTP server: metrics, the JSON API, probes and the page.
 
 mod daemon_metrics;
+mod negotiation;
 mod parameters;
 mod problem;
 mod routes;
+mod scrape;
 
 use std::convert::Infallible;
 use std::io;
@@ -48,6 +50,17 @@ pub struct Sources {
     pub registry: Arc<Registry>,
     /// The daemon's own metrics.
     pub metrics: DaemonMetrics,
+    /// Processes that have series of their own, per device.
+    processes_max: usize,
+    /// A permit for each scrape that may be answered at once.
+    scrapes: Semaphore,
+}
+
+impl Sources {
+    /// Everything that requests are answered from.
+    pub fn new(registry: Arc<Registry>, metrics: DaemonMetrics, processes_max: usize) -> Sources {
+        Sources { registry, metrics, processes_max, scrapes: Semaphore::new(scrape::SCRAPES_MAX) }
+    }
 }
 
 /// Why an address cannot be served. The operator's to mend.
@@ -90,8 +103,8 @@ pub async fn serve(listener: TcpListener, sources: Arc<Sources>, mut stop: watch
                     .serve_connection(TokioIo::new(stream), {
                         let sources = Arc::clone(&sources);
                         service_fn(move |request| {
-                            let response = routes::answer(&sources, &request);
-                            async move { Ok::<_, Infallible>(response) }
+                            let sources = Arc::clone(&sources);
+                            async move { Ok::<_, Infallible>(routes::answer(&sources, &request).await) }
                         })
                     });
                 let connection = connections.watch(connection);

@@ -27,6 +27,14 @@ impl Problem {
         Problem { status: StatusCode::BAD_REQUEST, detail, allow: None }
     }
 
+    pub(super) fn unavailable(detail: String) -> Problem {
+        Problem { status: StatusCode::SERVICE_UNAVAILABLE, detail, allow: None }
+    }
+
+    pub(super) fn internal(detail: String) -> Problem {
+        Problem { status: StatusCode::INTERNAL_SERVER_ERROR, detail, allow: None }
+    }
+
     pub(super) fn not_found(path: &str) -> Problem {
         let detail = format!("there is nothing at {path}; / lists what there is");
         Problem { status: StatusCode::NOT_FOUND, detail, allow: None }

@@ -6,24 +6,24 @@ use serde::Serialize;
 
 use super::parameters::{BufferRequest, ProcessRequest, refuse_any};
 use super::problem::Problem;
-use super::{Body, Sources, body};
+use super::{Body, Sources, body, scrape};
 use crate::clock;
 use crate::registry::Time;
-use crate::views::{json, prometheus};
+use crate::views::json;
 
 const HTML: &str = "text/html; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 /// Answers one request.
-pub(super) fn answer<B>(sources: &Sources, request: &Request<B>) -> Response<Body> {
+pub(super) async fn answer<B>(sources: &Sources, request: &Request<B>) -> Response<Body> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Problem::method_not_allowed(request.method()).into_response();
     }
     let query = request.uri().query();
     let answer = match request.uri().path() {
         "/" => Ok(content(HTML, include_str!("landing.html").into())),
-        "/metrics" => Ok(metrics(sources)),
+        "/metrics" => scrape::answer(sources, request).await,
         // Whoever asks gets through to the event loop: that is what healthy means. Ready follows from listening.
         "/-/healthy" => refuse_any(query).map(|()| content(PLAIN, "ttmem is healthy.\n".into())),
         "/-/ready" => refuse_any(query).map(|()| content(PLAIN, "ttmem is ready.\n".into())),
@@ -35,20 +35,6 @@ pub(super) fn answer<B>(sources: &Sources, request: &Request<B>) -> Response<Bod
         path => Err(Problem::not_found(path)),
     };
     answer.unwrap_or_else(Problem::into_response)
-}
-
-fn metrics(sources: &Sources) -> Response<Body> {
-    let started_ns = clock::monotonic_ns();
-    let (own, own_samples) = sources.metrics.encode().unwrap_or_else(|error| {
-        tracing::error!(%error, "cannot encode the daemon's own metrics");
-        Default::default()
-    });
-    let mut text = String::new();
-    prometheus::encode(&sources.registry.snapshot(now()), own_samples, &mut text);
-    let mut text = text.into_bytes();
-    text.extend_from_slice(&own);
-    sources.metrics.scraped((clock::monotonic_ns() - started_ns) as f64 / 1e9);
-    content(prometheus::CONTENT_TYPE, text)
 }
 
 fn processes(sources: &Sources, request: &ProcessRequest) -> Response<Body> {
@@ -81,6 +67,6 @@ fn content(media_type: &'static str, text: Vec<u8>) -> Response<Body> {
     response
 }
 
-fn now() -> Time {
+pub(super) fn now() -> Time {
     Time { monotonic_ns: clock::monotonic_ns(), unix_ns: clock::unix_ns() }
 }

@@ -1,0 +1,381 @@
+//! The METRICS table walked over a snapshot: which families there are and which samples each has, whatever the format.
+//!
+//! The idea is that labels are put together once per device, memory type and process, and every family then hands a format its
+//! name, those labels and a number.
+
+use std::collections::HashSet;
+
+use crate::registry::metrics::{METRICS, Metric, Rows, Samples, Value};
+use crate::registry::{
+    DeviceSnapshot, HistogramSnapshot, MemorySnapshot, MemoryType, ProcessMemory, ProcessSnapshot, Snapshot,
+    Time,
+};
+
+/// A format that families are written in.
+pub trait Exposition {
+    /// How the format keeps a set of labels: rendered once, written many times.
+    type Labels;
+
+    /// Renders labels.
+    fn labels(pairs: &[(&str, &str)]) -> Self::Labels;
+
+    /// A family begins; its samples follow.
+    fn family(&mut self, metric: &FamilyHead<'_>);
+
+    /// A gauge's or a counter's value. `since` is when a counter began, in seconds since the epoch.
+    fn sample(&mut self, labels: &Self::Labels, value: Value, since: f64);
+
+    /// A distribution.
+    fn histogram(&mut self, labels: &Self::Labels, histogram: &HistogramSnapshot, since: f64);
+}
+
+/// What stands at the head of a family.
+#[derive(Clone, Copy, Debug)]
+pub struct FamilyHead<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it says.
+    pub help: &'a str,
+    /// Its type.
+    pub kind: crate::registry::metrics::Kind,
+    /// Its unit, as the name has it: bytes or seconds.
+    pub unit: Option<&'static str>,
+}
+
+impl<'a> FamilyHead<'a> {
+    /// The head of a family with that name; the unit is the one that the name ends in.
+    pub fn new(name: &'a str, help: &'a str, kind: crate::registry::metrics::Kind) -> Self {
+        let base = name.strip_suffix("_total").unwrap_or(name);
+        let unit = ["bytes", "seconds"].into_iter().find(|unit| base.ends_with(unit));
+        FamilyHead { name, help, kind, unit }
+    }
+}
+
+/// What a scraper wants to see.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// Families by name; empty means all.
+    pub names: HashSet<String>,
+    /// Processes that have series of their own, per device.
+    pub processes_max: usize,
+}
+
+impl Selection {
+    /// Whether a family is wanted.
+    pub fn wants(&self, name: &str) -> bool {
+        self.names.is_empty() || self.names.contains(name)
+    }
+}
+
+/// Writes every wanted family of the table that has samples. `daemon_series` is the number of samples that the caller adds for
+/// metrics it keeps itself.
+pub fn expose<E: Exposition>(snapshot: &Snapshot, selection: &Selection, daemon_series: u64, to: &mut E) {
+    let shown = Shown::of(snapshot, selection.processes_max);
+    let series: Series<'_, E> = Series::of(snapshot, &shown);
+    let mut scopes = Scopes { daemon: daemon_series, ..Scopes::default() };
+    for metric in METRICS {
+        let mut family = Family { metric, to, samples: 0, is_wanted: selection.wants(metric.name) };
+        family.write(snapshot, &shown, &series, &mut scopes);
+    }
+}
+
+/// Samples by what they are about.
+#[derive(Default)]
+struct Scopes {
+    device: u64,
+    process: u64,
+    daemon: u64,
+}
+
+/// Which processes have series of their own on which device. Ranked by their peak: it only grows, so the choice is steady, and whoever
+/// holds much is among them.
+struct Shown {
+    /// Devices on which everybody has.
+    crowded: Vec<CrowdedDevice>,
+}
+
+struct CrowdedDevice {
+    device: u16,
+    shown: HashSet<usize>,
+    suppressed: u64,
+    suppressed_bytes: [u64; MemoryType::COUNT],
+}
+
+impl Shown {
+    fn of(snapshot: &Snapshot, processes_max: usize) -> Shown {
+        let crowded = snapshot
+            .devices
+            .iter()
+            .filter_map(|device| CrowdedDevice::of(device.index, snapshot, processes_max));
+        Shown { crowded: crowded.collect() }
+    }
+
+    fn on(&self, device: u16) -> Option<&CrowdedDevice> {
+        self.crowded.iter().find(|crowded| crowded.device == device)
+    }
+
+    fn shows(&self, process: usize, device: u16) -> bool {
+        self.on(device).is_none_or(|crowded| crowded.shown.contains(&process))
+    }
+}
+
+impl CrowdedDevice {
+    fn of(device: u16, snapshot: &Snapshot, processes_max: usize) -> Option<CrowdedDevice> {
+        let here = |process: &'_ ProcessSnapshot| {
+            let from = process.memory.partition_point(|memory| memory.device < device);
+            let to = process.memory.partition_point(|memory| memory.device <= device);
+            from..to
+        };
+        let mut ranked: Vec<_> =
+            snapshot.processes.iter().enumerate().filter(|(_, process)| !here(process).is_empty()).collect();
+        if ranked.len() <= processes_max {
+            return None;
+        }
+        ranked.sort_by_key(|(_, process)| {
+            let peak: u64 =
+                process.memory[here(process)].iter().map(|memory| memory.counters.peak_bytes).sum();
+            (process.has_ended, std::cmp::Reverse(peak))
+        });
+        let suppressed = ranked.split_off(processes_max);
+        let mut suppressed_bytes = [0; MemoryType::COUNT];
+        for memory in suppressed.iter().flat_map(|(_, process)| &process.memory[here(process)]) {
+            suppressed_bytes[memory.memory_type.index()] += memory.counters.usage_bytes();
+        }
+        let shown = ranked.into_iter().map(|(index, _)| index).collect();
+        Some(CrowdedDevice { device, shown, suppressed: suppressed.len() as u64, suppressed_bytes })
+    }
+}
+
+/// Rendered labels, beside what they belong to.
+struct Series<'a, E: Exposition> {
+    devices: Vec<(E::Labels, &'a DeviceSnapshot)>,
+    device_memory: Vec<(E::Labels, &'a DeviceSnapshot, &'a MemorySnapshot)>,
+    processes: Vec<(E::Labels, &'a ProcessSnapshot)>,
+    process_memory: Vec<(E::Labels, &'a ProcessSnapshot, &'a ProcessMemory)>,
+}
+
+impl<'a, E: Exposition> Series<'a, E> {
+    fn of(snapshot: &'a Snapshot, shown: &Shown) -> Self {
+        let mut index = itoa::Buffer::new();
+        let mut series = Series {
+            devices: Vec::with_capacity(snapshot.devices.len()),
+            device_memory: Vec::new(),
+            processes: Vec::with_capacity(snapshot.processes.len()),
+            process_memory: Vec::new(),
+        };
+        for device in &snapshot.devices {
+            let index = index.format(device.index);
+            series.devices.push((E::labels(&[("device", index)]), device));
+            for memory in &device.memory {
+                let labels = E::labels(&[("device", index), ("memory_type", memory.memory_type.name())]);
+                series.device_memory.push((labels, device, memory));
+            }
+        }
+        let mut pid = itoa::Buffer::new();
+        for (place, process) in snapshot.processes.iter().enumerate() {
+            let pid = pid.format(process.process.pid());
+            let name = process.process.info().name.as_str();
+            let before = series.process_memory.len();
+            for memory in process.memory.iter().filter(|memory| shown.shows(place, memory.device)) {
+                let device = index.format(memory.device);
+                let memory_type = memory.memory_type.name();
+                let pairs =
+                    [("device", device), ("memory_type", memory_type), ("pid", pid), ("process", name)];
+                series.process_memory.push((E::labels(&pairs), process, memory));
+            }
+            if series.process_memory.len() > before {
+                series.processes.push((E::labels(&[("pid", pid), ("process", name)]), process));
+            }
+        }
+        series
+    }
+}
+
+/// One family on its way out; its head is written with its first sample.
+struct Family<'a, E> {
+    metric: &'static Metric,
+    to: &'a mut E,
+    samples: u64,
+    is_wanted: bool,
+}
+
+impl<E: Exposition> Family<'_, E> {
+    fn write(&mut self, snapshot: &Snapshot, shown: &Shown, series: &Series<'_, E>, scopes: &mut Scopes) {
+        let started = snapshot.started_seconds();
+        let scope = match self.metric.samples {
+            Samples::Memory(value) => {
+                for (labels, _, memory) in &series.device_memory {
+                    self.optional(labels, value(memory), started);
+                }
+                &mut scopes.device
+            }
+            Samples::MemoryHistogram(histogram) => {
+                for (labels, _, memory) in &series.device_memory {
+                    // Twenty-six series for a memory type that nobody has used would say nothing.
+                    if let Some(histogram) = histogram(memory).filter(|histogram| histogram.count() > 0) {
+                        self.histogram(labels, histogram, started);
+                    }
+                }
+                &mut scopes.device
+            }
+            Samples::Drift(value) => {
+                for (_, device, memory) in &series.device_memory {
+                    if let Some(value) = value(memory) {
+                        let index = device.index.to_string();
+                        let pairs = [
+                            ("device", index.as_str()),
+                            ("memory_type", memory.memory_type.name()),
+                            ("source", "shm"),
+                        ];
+                        self.sample(&E::labels(&pairs), value, started);
+                    }
+                }
+                &mut scopes.device
+            }
+            Samples::Device(value) => {
+                for (labels, device) in &series.devices {
+                    self.optional(labels, value(device), started);
+                }
+                &mut scopes.device
+            }
+            Samples::DeviceInfo => {
+                for (_, device) in &series.devices {
+                    self.device_info(device, started);
+                }
+                &mut scopes.device
+            }
+            Samples::ProcessMemory(value) => {
+                for (labels, process, memory) in &series.process_memory {
+                    self.optional(labels, value(memory), process.first_seen_seconds(snapshot.time));
+                }
+                &mut scopes.process
+            }
+            Samples::Process(value) => {
+                for (labels, process) in &series.processes {
+                    self.optional(labels, value(process), started);
+                }
+                &mut scopes.process
+            }
+            Samples::ProcessInfo => {
+                for (_, process) in &series.processes {
+                    self.process_info(process, started);
+                }
+                &mut scopes.process
+            }
+            Samples::Suppressed => {
+                for (labels, device) in &series.devices {
+                    let suppressed = shown.on(device.index).map_or(0, |crowded| crowded.suppressed);
+                    self.sample(labels, Value::Unsigned(suppressed), started);
+                }
+                &mut scopes.process
+            }
+            Samples::SuppressedMemory => {
+                for (labels, device, memory) in &series.device_memory {
+                    let bytes = shown
+                        .on(device.index)
+                        .map(|crowded| crowded.suppressed_bytes[memory.memory_type.index()]);
+                    self.optional(labels, bytes.map(Value::Unsigned), started);
+                }
+                &mut scopes.process
+            }
+            Samples::Rows(rows) => {
+                self.rows(&[], rows(snapshot), started);
+                &mut scopes.daemon
+            }
+            Samples::Connections(rows) => {
+                self.rows(&[("transport", "socket")], rows(snapshot), started);
+                &mut scopes.daemon
+            }
+            Samples::Series => {
+                let Scopes { device, process, daemon } = *scopes;
+                let rows = [("device", device), ("process", process), ("daemon", daemon)];
+                let own = if self.is_wanted { rows.len() as u64 } else { 0 };
+                self.rows(&[], &[rows[0], rows[1], ("daemon", daemon + own)], started);
+                return;
+            }
+            // The caller adds these.
+            Samples::Daemon => return,
+        };
+        *scope += self.samples;
+    }
+
+    fn optional(&mut self, labels: &E::Labels, value: Option<Value>, since: f64) {
+        if let Some(value) = value {
+            self.sample(labels, value, since);
+        }
+    }
+
+    fn rows(&mut self, labels: &[(&str, &str)], rows: Rows<'_>, since: f64) {
+        let label = self.metric.labels.last().copied().unwrap_or_default();
+        for (name, value) in rows {
+            let pairs: Vec<_> = labels.iter().copied().chain([(label, *name)]).collect();
+            self.sample(&E::labels(&pairs), Value::Unsigned(*value), since);
+        }
+    }
+
+    fn device_info(&mut self, device: &DeviceSnapshot, since: f64) {
+        let info = &device.info;
+        let index = device.index.to_string();
+        self.sample(
+            &E::labels(&[
+                ("device", &index),
+                ("arch", info.arch.map_or("", |arch| arch.name())),
+                ("board", info.board.as_deref().unwrap_or_default()),
+                ("asic_id", info.asic_id.as_deref().unwrap_or_default()),
+                ("pci_bus_id", info.pci_bus_id.as_deref().unwrap_or_default()),
+                ("capacity_source", info.capacity_source.unwrap_or_default()),
+            ]),
+            Value::Unsigned(1),
+            since,
+        );
+    }
+
+    fn process_info(&mut self, process: &ProcessSnapshot, since: f64) {
+        let info = process.process.info();
+        let pid = process.process.pid().to_string();
+        let pairs = [
+            ("pid", pid.as_str()),
+            ("process", &info.name),
+            ("user", &info.user),
+            ("source", info.source.name()),
+        ];
+        self.sample(&E::labels(&pairs), Value::Unsigned(1), since);
+    }
+
+    fn sample(&mut self, labels: &E::Labels, value: Value, since: f64) {
+        if self.begin() {
+            self.to.sample(labels, value, since);
+        }
+    }
+
+    fn histogram(&mut self, labels: &E::Labels, histogram: &HistogramSnapshot, since: f64) {
+        if self.begin() {
+            self.to.histogram(labels, histogram, since);
+        }
+        // Buckets, the one without a bound, sum and count; one sample has been counted.
+        self.samples += if self.is_wanted { histogram.classic().count() as u64 + 2 } else { 0 };
+    }
+
+    /// Counts a sample, and writes the head before the first; false if the family is not wanted.
+    fn begin(&mut self) -> bool {
+        if self.is_wanted && self.samples == 0 {
+            let Metric { name, help, kind, .. } = *self.metric;
+            self.to.family(&FamilyHead::new(name, help, kind));
+        }
+        self.samples += u64::from(self.is_wanted);
+        self.is_wanted
+    }
+}
+
+/// Seconds since the epoch of a moment of the registry's clock.
+impl ProcessSnapshot {
+    fn first_seen_seconds(&self, now: Time) -> f64 {
+        now.unix_seconds_of(self.process.first_seen_ns())
+    }
+}
+
+impl Snapshot {
+    fn started_seconds(&self) -> f64 {
+        self.time.unix_seconds_of(self.started_ns)
+    }
+}

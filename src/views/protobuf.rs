@@ -1,0 +1,226 @@
+//! Prometheus' protobuf format: length-delimited `io.prometheus.client.MetricFamily` messages, with native histograms.
+//!
+//! The idea is to write the few message types of that schema directly: a nested message is written where it belongs, and its length is put
+//! before it afterwards.
+
+use super::exposition::{Exposition, FamilyHead};
+use crate::registry::HistogramSnapshot;
+use crate::registry::metrics::{Kind, Value};
+
+/// Field numbers of the schema's messages.
+mod field {
+    pub(super) const FAMILY_NAME: u32 = 1;
+    pub(super) const FAMILY_HELP: u32 = 2;
+    pub(super) const FAMILY_TYPE: u32 = 3;
+    pub(super) const FAMILY_METRIC: u32 = 4;
+    pub(super) const FAMILY_UNIT: u32 = 5;
+    pub(super) const METRIC_LABEL: u32 = 1;
+    pub(super) const METRIC_GAUGE: u32 = 2;
+    pub(super) const METRIC_COUNTER: u32 = 3;
+    pub(super) const METRIC_HISTOGRAM: u32 = 7;
+    pub(super) const LABEL_NAME: u32 = 1;
+    pub(super) const LABEL_VALUE: u32 = 2;
+    pub(super) const NUMBER_VALUE: u32 = 1;
+    pub(super) const COUNTER_CREATED: u32 = 3;
+    pub(super) const HISTOGRAM_COUNT: u32 = 1;
+    pub(super) const HISTOGRAM_SUM: u32 = 2;
+    pub(super) const HISTOGRAM_BUCKET: u32 = 3;
+    pub(super) const HISTOGRAM_SCHEMA: u32 = 5;
+    pub(super) const HISTOGRAM_ZERO_THRESHOLD: u32 = 6;
+    pub(super) const HISTOGRAM_ZERO_COUNT: u32 = 7;
+    pub(super) const HISTOGRAM_POSITIVE_SPAN: u32 = 12;
+    pub(super) const HISTOGRAM_POSITIVE_DELTA: u32 = 13;
+    pub(super) const HISTOGRAM_CREATED: u32 = 15;
+    pub(super) const BUCKET_COUNT: u32 = 1;
+    pub(super) const BUCKET_BOUND: u32 = 2;
+    pub(super) const SPAN_OFFSET: u32 = 1;
+    pub(super) const SPAN_LENGTH: u32 = 2;
+    pub(super) const TIMESTAMP_SECONDS: u32 = 1;
+    pub(super) const TIMESTAMP_NANOS: u32 = 2;
+}
+
+/// Buckets double from one to the next: that is schema 0.
+const SCHEMA: i64 = 0;
+/// Nothing that is counted here is below this, so the zero bucket stays empty.
+const ZERO_THRESHOLD: f64 = 1e-128;
+
+/// Families on their way out.
+#[derive(Default)]
+pub struct Protobuf {
+    out: Vec<u8>,
+    /// Where the family that is being written begins.
+    family_start: usize,
+    kind: Option<Kind>,
+}
+
+impl Protobuf {
+    /// All families.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.end_family();
+        self.out
+    }
+
+    fn end_family(&mut self) {
+        if self.kind.take().is_some() {
+            insert_length(&mut self.out, self.family_start);
+        }
+    }
+
+    fn metric(&mut self, labels: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
+        message(&mut self.out, field::FAMILY_METRIC, |out| {
+            out.extend_from_slice(labels);
+            value(out);
+        });
+    }
+}
+
+impl Exposition for Protobuf {
+    /// Label messages, encoded.
+    type Labels = Vec<u8>;
+
+    fn labels(pairs: &[(&str, &str)]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (name, value) in pairs {
+            message(&mut out, field::METRIC_LABEL, |out| {
+                text(out, field::LABEL_NAME, name);
+                text(out, field::LABEL_VALUE, value);
+            });
+        }
+        out
+    }
+
+    fn family(&mut self, head: &FamilyHead<'_>) {
+        self.end_family();
+        self.family_start = self.out.len();
+        self.kind = Some(head.kind);
+        text(&mut self.out, field::FAMILY_NAME, head.name);
+        text(&mut self.out, field::FAMILY_HELP, head.help);
+        let kind = match head.kind {
+            Kind::Counter => 0,
+            Kind::Gauge => 1,
+            Kind::Histogram => 4,
+        };
+        varint_field(&mut self.out, field::FAMILY_TYPE, kind);
+        if let Some(unit) = head.unit {
+            text(&mut self.out, field::FAMILY_UNIT, unit);
+        }
+    }
+
+    fn sample(&mut self, labels: &Vec<u8>, value: Value, since: f64) {
+        let value = match value {
+            Value::Unsigned(value) => value as f64,
+            Value::Signed(value) => value as f64,
+            Value::Float(value) => value,
+        };
+        let is_counter = self.kind == Some(Kind::Counter);
+        self.metric(labels, |out| {
+            let number = if is_counter { field::METRIC_COUNTER } else { field::METRIC_GAUGE };
+            message(out, number, |out| {
+                double(out, field::NUMBER_VALUE, value);
+                if is_counter {
+                    timestamp(out, field::COUNTER_CREATED, since);
+                }
+            });
+        });
+    }
+
+    fn histogram(&mut self, labels: &Vec<u8>, histogram: &HistogramSnapshot, since: f64) {
+        self.metric(labels, |out| {
+            message(out, field::METRIC_HISTOGRAM, |out| {
+                varint_field(out, field::HISTOGRAM_COUNT, histogram.count());
+                double(out, field::HISTOGRAM_SUM, histogram.sum());
+                for (bound, count) in histogram.classic() {
+                    message(out, field::HISTOGRAM_BUCKET, |out| {
+                        varint_field(out, field::BUCKET_COUNT, count);
+                        double(out, field::BUCKET_BOUND, bound);
+                    });
+                }
+                native(out, histogram);
+                timestamp(out, field::HISTOGRAM_CREATED, since);
+            });
+        });
+    }
+}
+
+/// The sparse buckets: runs of them, and the difference of each count to the one before.
+fn native(out: &mut Vec<u8>, histogram: &HistogramSnapshot) {
+    zigzag_field(out, field::HISTOGRAM_SCHEMA, SCHEMA);
+    double(out, field::HISTOGRAM_ZERO_THRESHOLD, ZERO_THRESHOLD);
+    varint_field(out, field::HISTOGRAM_ZERO_COUNT, 0);
+    let mut previous_end = None;
+    for (first, counts) in histogram.runs() {
+        // The first span counts from bucket 0, later ones from the end of the one before.
+        let offset = i64::from(first) - previous_end.unwrap_or(0);
+        previous_end = Some(i64::from(first) + counts.len() as i64);
+        message(out, field::HISTOGRAM_POSITIVE_SPAN, |out| {
+            zigzag_field(out, field::SPAN_OFFSET, offset);
+            varint_field(out, field::SPAN_LENGTH, counts.len() as u64);
+        });
+    }
+    let mut before = 0;
+    for count in histogram.runs().flat_map(|(_, counts)| counts) {
+        zigzag_field(out, field::HISTOGRAM_POSITIVE_DELTA, count.wrapping_sub(before).cast_signed());
+        before = *count;
+    }
+}
+
+const VARINT: u32 = 0;
+const FIXED64: u32 = 1;
+const LENGTH_DELIMITED: u32 = 2;
+
+fn tag(out: &mut Vec<u8>, field: u32, wire_type: u32) {
+    varint(out, u64::from(field << 3 | wire_type));
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn varint_field(out: &mut Vec<u8>, field: u32, value: u64) {
+    tag(out, field, VARINT);
+    varint(out, value);
+}
+
+fn zigzag_field(out: &mut Vec<u8>, field: u32, value: i64) {
+    varint_field(out, field, ((value << 1) ^ (value >> 63)).cast_unsigned());
+}
+
+fn double(out: &mut Vec<u8>, field: u32, value: f64) {
+    tag(out, field, FIXED64);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn text(out: &mut Vec<u8>, field: u32, value: &str) {
+    tag(out, field, LENGTH_DELIMITED);
+    varint(out, value.len() as u64);
+    out.extend_from_slice(value.as_bytes());
+}
+
+fn message(out: &mut Vec<u8>, field: u32, content: impl FnOnce(&mut Vec<u8>)) {
+    tag(out, field, LENGTH_DELIMITED);
+    let start = out.len();
+    content(out);
+    insert_length(out, start);
+}
+
+/// Puts the length of what stands from `start` to the end before it.
+fn insert_length(out: &mut Vec<u8>, start: usize) {
+    let length = out.len() - start;
+    let end = out.len();
+    varint(out, length as u64);
+    let prefix = out.len() - end;
+    out[start..].rotate_right(prefix);
+}
+
+fn timestamp(out: &mut Vec<u8>, field: u32, unix_seconds: f64) {
+    message(out, field, |out| {
+        varint_field(out, field::TIMESTAMP_SECONDS, unix_seconds.max(0.0) as u64);
+        // To the millisecond, as in the text formats.
+        let milliseconds = (unix_seconds.max(0.0).fract() * 1e3).round().min(999.0) as u64;
+        varint_field(out, field::TIMESTAMP_NANOS, milliseconds * 1_000_000);
+    });
+}
