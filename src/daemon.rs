@@ -155,8 +155,8 @@ impl Running<'_> {
     }
 
     fn draw(&self) {
-        let time = Time { monotonic_ns: clock::monotonic_ns(), unix_ns: clock::unix_ns() };
-        let snapshot = self.registry.snapshot(time);
+        let (monotonic_ns, unix_ns) = clock::now();
+        let snapshot = self.registry.snapshot(Time { monotonic_ns, unix_ns });
         let processes = json::Processes::of(&snapshot, |_| true).processes;
         let picture = screen::render(&json::Devices::of(&snapshot), &processes, &Style::of_terminal());
         // Nobody may be looking: the daemon goes on.
@@ -166,7 +166,8 @@ impl Running<'_> {
 
 /// Makes the configured devices known, with what the configuration says about them, and forgets what it said before.
 fn configure_devices(registry: &Registry, before: &[DeviceConfig], now: &[DeviceConfig]) {
-    for device in before {
+    let is_gone = |device: &&DeviceConfig| !now.iter().any(|named| named.index == device.index);
+    for device in before.iter().filter(is_gone) {
         registry.device(device.index).update_info(|info| {
             let seen_asic_id = info.asic_id.take().filter(|seen| device.asic_id.as_ref() != Some(seen));
             *info = DeviceInfo { asic_id: seen_asic_id, ..DeviceInfo::default() };

@@ -1,5 +1,6 @@
 //! What each message does: the one place that turns the protocol's words into changes of the registry and into replies.
 
+use std::io;
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -15,6 +16,13 @@ use crate::registry::{
 
 /// Buffers that one dump lists singly; the sums beside them cover all.
 const DUMP_BUFFERS_MAX: usize = 1000;
+/// Sums that one dump lists.
+const DUMP_SUMS_MAX: usize = 1000;
+/// What one turn of a session may cost beyond its messages themselves, in units of one search for a buffer, about 20 ns: half a
+/// millisecond. An honest client uses none of it.
+const TURN_BUDGET: u32 = 25_000;
+/// Finding the process of a claimed pid: several files of /proc.
+const RESOLUTION_COST: u32 = 5_000;
 
 /// One connection's messages, applied in order.
 pub(super) struct Applier {
@@ -33,8 +41,8 @@ impl Applier {
         self.attribution.peer_pid()
     }
 
-    /// Applies whole frames, writing replies to `out`. `offset` is where they begin in the connection. An error is the peer's: framing
-    /// is lost there, and what stands before it has been applied.
+    /// Applies whole frames, writing replies to `out`, and gives the number of bytes that were used: fewer than all where the work
+    /// became too much for one turn. `offset` is where they begin in the connection. What stands before a fault has been applied.
     pub(super) fn apply(
         &mut self,
         frames: &[u8],
@@ -42,7 +50,7 @@ impl Applier {
         offset: u64,
         time: Time,
         out: &mut Vec<u8>,
-    ) -> Result<(), BadFrame> {
+    ) -> Result<usize, Fault> {
         let outcome = self.apply_frames(frames, layout, offset, time, out);
         for (event, count) in Event::ALL.iter().zip(&mut self.counts) {
             if *count > 0 {
@@ -59,18 +67,22 @@ impl Applier {
         offset: u64,
         time: Time,
         out: &mut Vec<u8>,
-    ) -> Result<(), BadFrame> {
+    ) -> Result<usize, Fault> {
         let context = Arc::clone(&self.context);
         let frame_bytes = layout.frame_bytes();
         let mut messages =
             frames.chunks_exact(frame_bytes).zip((offset..).step_by(frame_bytes)).map(|(frame, offset)| {
-                let message = wire::decode_request(frame, layout);
-                message
-                    .map(|message| (message, offset))
-                    .map_err(|error| BadFrame { error, offset: offset + error.offset() as u64 })
+                let message =
+                    wire::decode_request(frame, layout).map_err(|error| BadFrame::new(error, offset))?;
+                Ok::<_, Fault>((message, offset))
             });
+        let mut budget = TURN_BUDGET;
         let mut next = messages.next().transpose()?;
         while let Some((message, at)) = next {
+            if budget == 0 {
+                // The other sessions of this thread come first.
+                return Ok((at - offset) as usize);
+            }
             let Some(mut report) = self.report(&message, layout) else {
                 self.answer(&message, layout, at, time, out);
                 next = messages.next().transpose()?;
@@ -78,7 +90,10 @@ impl Applier {
             };
             // A run of reports of one process: its ledger is taken once.
             let claimed = self.attribution.claim(message.process_id);
-            let tracked = self.attribution.process(claimed);
+            if !self.attribution.knows(claimed) {
+                budget = budget.saturating_sub(RESOLUTION_COST);
+            }
+            let tracked = self.attribution.process(claimed)?;
             let mut batch = context.registry.batch(tracked.process(), time.monotonic_ns);
             let mut at = at;
             next = loop {
@@ -86,20 +101,17 @@ impl Applier {
                 if let Err(rejection) = report.apply(&mut batch, context.registry.events()) {
                     self.reject(rejection, at, time);
                 }
-                let following = match messages.next() {
-                    Some(Ok(following)) => following,
-                    Some(Err(error)) => return Err(error),
-                    None => break None,
-                };
+                budget = budget.saturating_sub(batch.take_searches());
+                let Some(following) = messages.next().transpose()? else { break None };
                 match self.report(&following.0, layout) {
-                    Some(same) if self.attribution.claim(following.0.process_id) == claimed => {
+                    Some(same) if budget > 0 && self.attribution.claim(following.0.process_id) == claimed => {
                         (report, at) = (same, following.1);
                     }
                     _ => break Some(following),
                 }
             };
         }
-        Ok(())
+        Ok(frames.len() - frames.len() % frame_bytes)
     }
 
     /// Whether the message says the same in every layout.
@@ -186,31 +198,29 @@ impl Applier {
     }
 
     fn dump_buffers(&self, time: Time) {
-        if self.context.throttle.admit("dump", time.monotonic_ns).is_none() {
-            return;
-        }
-        for process in self.context.registry.snapshot(time).processes {
+        let Some(suppressed) = self.context.throttle.admit("dump", time.monotonic_ns) else { return };
+        let snapshot = self.context.registry.snapshot(time);
+        let held = snapshot
+            .processes
+            .iter()
+            .flat_map(|process| process.memory.iter().map(move |held| (process, held)));
+        let held: Vec<_> = held.filter(|(_, held)| held.counters.usage_bytes() > 0).collect();
+        for (process, held) in held.iter().take(DUMP_SUMS_MAX) {
             let (pid, name) = (process.process.pid(), process.process.info().name.as_str());
-            for held in process.memory.iter().filter(|held| held.counters.usage_bytes() > 0) {
-                let (memory_type, usage_bytes) = (held.memory_type.name(), held.counters.usage_bytes());
-                let buffers = held.counters.buffers;
-                info!(
-                    pid,
-                    process = name,
-                    device = held.device,
-                    memory_type,
-                    usage_bytes,
-                    buffers,
-                    "remaining memory"
-                );
-            }
+            let (memory_type, usage_bytes) = (held.memory_type.name(), held.counters.usage_bytes());
+            let buffers = held.counters.buffers;
+            info!(
+                pid,
+                process = name,
+                device = held.device,
+                memory_type,
+                usage_bytes,
+                buffers,
+                "remaining memory"
+            );
         }
-        let page = self.context.registry.buffers(
-            &BufferFilter::default(),
-            Cursor::default(),
-            DUMP_BUFFERS_MAX,
-            time.monotonic_ns,
-        );
+        let (filter, start) = (BufferFilter::default(), Cursor::default());
+        let page = self.context.registry.buffers(&filter, start, DUMP_BUFFERS_MAX, time.monotonic_ns);
         for buffer in &page.buffers {
             let (pid, memory_type) = (buffer.process.pid(), buffer.memory_type.name());
             let age_seconds = time.seconds_since(buffer.allocated_ns);
@@ -225,22 +235,50 @@ impl Applier {
                 "remaining buffer"
             );
         }
-        if page.next.is_some() {
-            info!(listed = page.buffers.len(), "more buffers remain; /api/v1/buffers lists all");
-        }
+        let is_complete = held.len() <= DUMP_SUMS_MAX && page.next.is_none();
+        info!(
+            requested_by = self.peer_pid(),
+            is_complete, suppressed, "end of the dump; /api/v1/buffers lists all"
+        );
     }
 
     fn dump_kernels(&self, time: Time) {
-        if self.context.throttle.admit("dump_kernels", time.monotonic_ns).is_none() {
-            return;
-        }
+        let Some(suppressed) = self.context.throttle.admit("dump_kernels", time.monotonic_ns) else { return };
+        let mut room = DUMP_SUMS_MAX;
         for process in self.context.registry.snapshot(time).processes {
             let (pid, name) = (process.process.pid(), process.process.info().name.as_str());
-            for (device, kind, tally) in process.process.kernels() {
+            for (device, kind, tally) in process.process.kernels().into_iter().take(room) {
                 let (kernels, bytes) = (tally.kernels, tally.bytes);
                 info!(pid, process = name, device, kind = kind.name(), kernels, bytes, "remaining kernels");
+                room -= 1;
             }
         }
+        info!(
+            requested_by = self.peer_pid(),
+            is_complete = room > 0,
+            suppressed,
+            "end of the dump of kernels"
+        );
+    }
+}
+
+/// Why a session cannot go on.
+pub(super) enum Fault {
+    /// The peer's.
+    BadFrame(BadFrame),
+    /// The connection's, or the system's.
+    Io(io::Error),
+}
+
+impl From<BadFrame> for Fault {
+    fn from(bad: BadFrame) -> Self {
+        Fault::BadFrame(bad)
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Fault::Io(error)
     }
 }
 
@@ -253,6 +291,11 @@ pub(super) struct BadFrame {
 }
 
 impl BadFrame {
+    /// An error in a frame that begins at an offset in the connection.
+    pub(super) fn new(error: wire::FrameError, frame_offset: u64) -> BadFrame {
+        BadFrame { error, offset: frame_offset + error.offset() as u64 }
+    }
+
     pub(super) fn rejection(self) -> Rejection {
         match self.error {
             wire::FrameError::UnknownType { .. } => Rejection::UnknownType,

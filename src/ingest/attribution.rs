@@ -1,13 +1,14 @@
 //! Whose message it is. The kernel says who the peer is; a frame's own claim is believed only where the kernel bears it out.
 
+use std::io;
 use std::sync::Arc;
 
 use rustix::process::Pid;
 
 use super::Context;
 use super::peer::{Peer, open_pidfd};
-use super::processes::{Attachment, Tracked, has_ended};
-use super::procfs::ProcessFacts;
+use super::processes::{Attachment, Sighting, Tracked, has_ended};
+use super::procfs::{ProcessFacts, effective_uid_of};
 use crate::registry::{Rejection, Source};
 
 /// Claims that a session remembers: a parent with as many live forks on one socket is beyond any real program.
@@ -18,14 +19,21 @@ pub(super) struct Attribution {
     context: Arc<Context>,
     peer: Peer,
     facts: ProcessFacts,
-    /// Claimed pid and process; the peer's own first, once it has reported anything.
-    claims: Vec<(u32, Attachment)>,
+    claims: Vec<Claim>,
+}
+
+/// What a claimed pid stands for.
+struct Claim {
+    pid: u32,
+    attachment: Attachment,
 }
 
 impl Attribution {
     pub(super) fn new(context: Arc<Context>, peer: Peer) -> Self {
         // Read now, because the peer may be gone by the time its first report is.
-        let facts = ProcessFacts::read(peer.pid);
+        let pidfd = peer.pidfd.as_deref();
+        let facts =
+            pidfd.map(|pidfd| ProcessFacts::of(peer.pid, pidfd, &context.arguments)).unwrap_or_default();
         Self { context, peer, facts, claims: Vec::new() }
     }
 
@@ -33,59 +41,89 @@ impl Attribution {
         self.peer.pid
     }
 
-    /// The pid to look the process up by: 0 and an odd one mean the peer.
+    /// The pid to look the process up by: 0, an odd one, and a pid that the peer has in a namespace of its own mean the peer.
     pub(super) fn claim(&self, process_id: i32) -> u32 {
         match u32::try_from(process_id) {
             Ok(0) | Err(_) => self.peer.pid,
+            Ok(pid) if pid != self.peer.pid && !self.trusts() && self.facts.namespace_pids.contains(&pid) => {
+                self.peer.pid
+            }
             Ok(pid) => pid,
         }
     }
 
-    /// The process that a claimed pid stands for in this session.
-    pub(super) fn process(&mut self, claimed: u32) -> Arc<Tracked> {
-        if let Some((_, attachment)) = self.claims.iter().find(|(pid, _)| *pid == claimed) {
-            // The peer's own end is its session's affair; a fork that has ended gives its pid back to whoever comes next.
-            if claimed == self.peer.pid || !attachment.tracked().has_ended() {
-                return Arc::clone(attachment.tracked());
-            }
-            self.claims.retain(|(pid, _)| *pid != claimed);
-        }
-        let attachment = self.resolve(claimed);
-        let tracked = Arc::clone(attachment.tracked());
-        if self.claims.len() == CLAIMS_MAX {
-            self.claims.truncate(1);
-        }
-        self.claims.push((claimed, attachment));
-        tracked
+    /// Whether the process of a claimed pid has been found already. Finding it costs more than any message.
+    pub(super) fn knows(&self, claimed: u32) -> bool {
+        self.claims.iter().any(|claim| claim.pid == claimed)
     }
 
-    fn resolve(&mut self, claimed: u32) -> Attachment {
+    /// The process that a claimed pid stands for in this session.
+    pub(super) fn process(&mut self, claimed: u32) -> io::Result<Arc<Tracked>> {
+        if let Some(known) = self.claims.iter().position(|claim| claim.pid == claimed) {
+            let tracked = Arc::clone(self.claims[known].attachment.tracked());
+            if claimed == self.peer.pid || self.trusts() || !tracked.has_ended() {
+                return Ok(tracked);
+            }
+            // What a fork sent before its end is its own; only a live process that has its pid now is another.
+            let Some(successor) = self.same_user(claimed)? else { return Ok(tracked) };
+            let successor_process = Arc::clone(successor.tracked());
+            self.claims[known].attachment = successor;
+            return Ok(successor_process);
+        }
+        let attachment = self.resolve(claimed)?;
+        let tracked = Arc::clone(attachment.tracked());
+        if self.claims.len() >= CLAIMS_MAX {
+            self.forget_ended();
+        }
+        self.claims.push(Claim { pid: claimed, attachment });
+        Ok(tracked)
+    }
+
+    fn trusts(&self) -> bool {
+        self.context.policy.trust_claimed_pids
+    }
+
+    /// Makes room for claims. Simulated processes live as long as they are remembered, so they stay.
+    fn forget_ended(&mut self) {
+        if self.trusts() {
+            return;
+        }
+        self.claims.retain(|claim| !claim.attachment.tracked().has_ended());
+        // All alive: those found longest ago are found again if they are named again.
+        let surplus = self.claims.len().saturating_sub(CLAIMS_MAX / 2);
+        self.claims.drain(..surplus);
+    }
+
+    fn resolve(&mut self, claimed: u32) -> io::Result<Attachment> {
         let processes = &self.context.processes;
-        if self.context.policy.trust_claimed_pids {
+        if self.trusts() {
             return processes.simulate(claimed, self.peer.uid);
         }
-        // A client in a container names the pid that it has there.
-        if claimed != self.peer.pid && !self.facts.namespace_pids.contains(&claimed) {
-            if let Some(relative) = self.same_user(claimed) {
-                return relative;
+        if claimed != self.peer.pid {
+            if let Some(relative) = self.same_user(claimed)? {
+                return Ok(relative);
             }
             self.context.registry.events().reject(Rejection::ClaimedPid);
         }
-        let pidfd = self.peer.pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok());
-        processes.track(self.peer.pid, self.peer.uid, pidfd, &self.facts, Source::Socket)
+        let Peer { pid, uid, pidfd } = &self.peer;
+        let (pid, uid, pidfd) = (*pid, *uid, pidfd.clone());
+        processes.track(Sighting { pid, uid, pidfd, facts: &self.facts, source: Source::Socket })
     }
 
-    /// A live process of the peer's user and pid namespace: a fork that kept its parent's socket.
-    fn same_user(&self, claimed: u32) -> Option<Attachment> {
-        if self.facts.namespace_pids.len() > 1 {
-            // The claim is a pid of the peer's namespace; the daemon's process of that number is another.
-            return None;
+    /// A live process of the peer's user, both in the daemon's pid namespace: a fork that kept its parent's socket.
+    fn same_user(&self, claimed: u32) -> io::Result<Option<Attachment>> {
+        let Some(pid) = Pid::from_raw(claimed.cast_signed()) else { return Ok(None) };
+        // In a namespace of its own the claim is a pid of that one; the daemon's process of that number is another.
+        if !self.facts.is_in_own_namespace() || effective_uid_of(claimed) != Some(self.peer.uid) {
+            return Ok(None);
         }
-        let pidfd = open_pidfd(Pid::from_raw(claimed.cast_signed())?).filter(|pidfd| !has_ended(pidfd))?;
-        let facts = ProcessFacts::read(claimed);
-        let is_relative = facts.effective_uid == Some(self.peer.uid) && facts.namespace_pids.len() <= 1;
-        is_relative.then(|| {
-            self.context.processes.track(claimed, self.peer.uid, Some(pidfd), &facts, Source::Socket)
-        })
+        let Some(pidfd) = open_pidfd(pid)?.filter(|pidfd| !has_ended(pidfd)) else { return Ok(None) };
+        let facts = ProcessFacts::of(claimed, &pidfd, &self.context.arguments);
+        if facts.effective_uid != Some(self.peer.uid) || !facts.is_in_own_namespace() {
+            return Ok(None);
+        }
+        let (uid, pidfd) = (self.peer.uid, Some(Arc::new(pidfd)));
+        let sighting = Sighting { pid: claimed, uid, pidfd, facts: &facts, source: Source::Socket };
+        self.context.processes.track(sighting).map(Some)
     }
 }

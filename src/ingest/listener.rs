@@ -1,11 +1,22 @@
 //! The socket: how it comes to its path with the right owner and mode, and how connections are taken.
 
 use std::fs;
+use std::hash::BuildHasher;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use foldhash::fast::RandomState;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+/// How often, and how far apart, the lock against a daemon that starts at the same moment is tried for.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Connections that may wait to be taken.
 const BACKLOG: i32 = 4096;
 
@@ -68,10 +79,11 @@ impl Socket {
     pub fn bind(path: &Path, mode: u32, group: Option<&str>) -> Result<Socket, BindError> {
         let error = |action| move |cause| BindError::Socket { path: path.to_owned(), action, cause };
         let group = group.map(group_id).transpose()?;
-        check_vacant(path)?;
         let staging = Staging::new(path)?;
+        staging.lock();
+        check_vacant(path)?;
         let staged = staging.socket();
-        let listener = UnixListener::bind(&staged).map_err(error("cannot make the socket"))?;
+        let listener = UnixListener::bind(staging.short_socket()).map_err(error("cannot make the socket"))?;
         fs::set_permissions(&staged, fs::Permissions::from_mode(mode))
             .map_err(error("cannot set its mode"))?;
         if let Some(group) = group {
@@ -81,8 +93,6 @@ impl Socket {
         rustix::net::listen(&listener, BACKLOG).map_err(io::Error::from).map_err(error("cannot listen"))?;
         listener.set_nonblocking(true).map_err(error("cannot make it non-blocking"))?;
         let metadata = fs::symlink_metadata(&staged).map_err(error("cannot look at it"))?;
-        // Another daemon may have started in the meantime; what it put there is looked at once more.
-        check_vacant(path)?;
         fs::rename(&staged, path).map_err(error("cannot put it in place"))?;
         Ok(Socket { listener, path: path.to_owned(), inode: (metadata.dev(), metadata.ino()) })
     }
@@ -105,29 +115,50 @@ impl Drop for Socket {
 }
 
 /// A directory beside the socket's place that nobody else can enter: what is made there is seen only once it is moved out.
-struct Staging(PathBuf);
+struct Staging {
+    parent: fs::File,
+    path: PathBuf,
+    directory: fs::File,
+}
 
 impl Staging {
     fn new(path: &Path) -> Result<Staging, BindError> {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let staging = parent.join(format!(".ttmem-{}", std::process::id()));
-        // Left over from a daemon of the same pid that was killed while it started.
-        let _ = fs::remove_file(staging.join("socket"));
-        let _ = fs::remove_dir(&staging);
-        let made = fs::DirBuilder::new().mode(0o700).create(&staging);
-        made.map_err(|cause| BindError::Directory { directory: parent.to_owned(), cause })?;
-        Ok(Staging(staging))
+        let error = |cause| BindError::Directory { directory: parent.to_owned(), cause };
+        let parent_directory = fs::File::open(parent).map_err(error)?;
+        // A name that nobody can have taken on purpose.
+        let name = RandomState::default().hash_one(std::process::id());
+        let path = parent.join(format!(".ttmem-{name:016x}"));
+        fs::DirBuilder::new().mode(0o700).create(&path).map_err(error)?;
+        let directory = fs::File::open(&path).map_err(error)?;
+        Ok(Staging { parent: parent_directory, path, directory })
+    }
+
+    /// Lets another daemon that starts at this moment put its socket in place first, which is then found. Anybody may hold such a lock on
+    /// a directory that everybody can read, so nothing depends on getting it.
+    fn lock(&self) {
+        for _ in 0..LOCK_TRIES {
+            if rustix::fs::flock(&self.parent, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                return;
+            }
+            std::thread::sleep(LOCK_PAUSE);
+        }
     }
 
     fn socket(&self) -> PathBuf {
-        self.0.join("socket")
+        self.path.join("socket")
+    }
+
+    /// The same by a name that always fits into a socket's address.
+    fn short_socket(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/socket", self.directory.as_raw_fd()))
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
         let _ = fs::remove_file(self.socket());
-        let _ = fs::remove_dir(&self.0);
+        let _ = fs::remove_dir(&self.path);
     }
 }
 
@@ -138,13 +169,19 @@ fn check_vacant(path: &Path) -> Result<(), BindError> {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             Err(BindError::NotASocket { path: path.to_owned() })
         }
-        Ok(_) => match UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(_) => match try_connect(path) {
+            Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(()),
             // An answer of any other kind, be it that its queue is full, is somebody's.
             _ => Err(BindError::InUse { path: path.to_owned() }),
         },
     }
+}
+
+/// Connects without waiting for room in the other's queue.
+fn try_connect(path: &Path) -> Result<(), Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)
 }
 
 fn group_id(group: &str) -> Result<u32, BindError> {
@@ -160,6 +197,8 @@ fn group_id(group: &str) -> Result<u32, BindError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     fn directory(name: &str) -> PathBuf {

@@ -29,7 +29,7 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{oneshot, watch};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 use ttmem_wire::{BufferTypes, Layout};
 
 pub use listener::{BindError, Socket};
@@ -39,8 +39,9 @@ use crate::config::{Config, SocketBufferTypes, SocketLayout};
 use crate::registry::{Loss, Registry, Rejection};
 use apply::Applier;
 use attribution::Attribution;
-use peer::Peer;
+use peer::{Peer, PeerError};
 use processes::Processes;
+use procfs::ArgumentsReader;
 use regions::Regions;
 use session::Session;
 use stream::Stream;
@@ -57,7 +58,21 @@ struct Context {
     processes: Arc<Processes>,
     throttle: Arc<Throttle>,
     policy: Policy,
+    arguments: ArgumentsReader,
     clients: AtomicU32,
+}
+
+impl Context {
+    /// A connection could not be served; its client is not at fault.
+    fn refuse(&self, error: &PeerError) {
+        match error {
+            PeerError::Hidden => self.registry.events().reject(Rejection::HiddenPeer),
+            PeerError::Io(_) => self.registry.events().lose(Loss::Connection),
+        }
+        if let Some(suppressed) = self.throttle.admit("connection", clock::monotonic_ns()) {
+            warn!(%error, suppressed, "connection not served");
+        }
+    }
 }
 
 /// How the socket's messages are read.
@@ -104,7 +119,9 @@ impl Ingest {
         let processes =
             Processes::new(Arc::clone(&registry), Arc::clone(&throttle), threads[0].handle.clone());
         let policy = Policy::new(config);
-        let context = Arc::new(Context { registry, processes, throttle, policy, clients: AtomicU32::new(0) });
+        let arguments = ArgumentsReader::start()?;
+        let clients = AtomicU32::new(0);
+        let context = Arc::new(Context { registry, processes, throttle, policy, arguments, clients });
         let (stopping, stop) = watch::channel(false);
         let handles: Vec<Handle> = threads.iter().map(|thread| thread.handle.clone()).collect();
         threads[0].handle.spawn(accept_all(Arc::clone(&context), socket, handles, stop));
@@ -198,8 +215,8 @@ async fn accept_all(
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
-            // The peer went away between its connect and our accept.
-            (Err(_), _) | (_, None) => {}
+            // The peer went away between its connect and our accept; anything else that lasts must not keep this thread busy.
+            (Err(_), _) | (_, None) => tokio::task::yield_now().await,
         }
     }
 }
@@ -227,7 +244,7 @@ fn serve(context: &Arc<Context>, stream: UnixStream, thread: &Handle, stopping: 
     let (context, stopping) = (Arc::clone(context), stopping.clone());
     thread.spawn(async move {
         if let Err(error) = converse(&context, stream, stopping).await {
-            info!(%error, "connection ended before it began");
+            context.refuse(&error);
         }
         context.clients.fetch_sub(1, Relaxed);
     });
@@ -237,7 +254,7 @@ async fn converse(
     context: &Arc<Context>,
     stream: UnixStream,
     stopping: watch::Receiver<bool>,
-) -> io::Result<()> {
+) -> Result<(), PeerError> {
     let peer = Peer::of(&stream)?;
     let applier = Applier::new(Arc::clone(context), Attribution::new(Arc::clone(context), peer));
     Session::new(Arc::clone(context), Stream::new(stream)?, applier).run(stopping).await;

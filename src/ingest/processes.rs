@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -19,17 +20,30 @@ use super::procfs::{ProcessFacts, ticks_to_ns, user_name};
 use super::stream::watch;
 use super::throttle::Throttle;
 use crate::clock;
-use crate::registry::{Identity, Process, ProcessInfo, Registry, Source};
+use crate::registry::{Identity, Process, ProcessInfo, Registry, Source, Time};
 
 /// How long after a process's end its sockets may still be read before what it holds is reclaimed. Its own sockets are at their
 /// end much sooner; one that it shared with a fork never is.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(50);
 
+/// More buffers than these are reclaimed on another thread: ten million take a tenth of a second.
+const BUFFERS_RECLAIMED_INLINE: u64 = 50_000;
+
+/// A process as it was seen, and all that is known about it at that moment.
+pub(super) struct Sighting<'a> {
+    pub(super) pid: u32,
+    pub(super) uid: u32,
+    /// `None` when it is gone already.
+    pub(super) pidfd: Option<Arc<OwnedFd>>,
+    pub(super) facts: &'a ProcessFacts,
+    pub(super) source: Source,
+}
+
 /// A process, and what is needed to see its end.
 pub(super) struct Tracked {
     process: Arc<Process>,
     /// `None` for a process that was gone before it could be looked at, and for a simulated one.
-    pidfd: Option<AsyncFd<OwnedFd>>,
+    pidfd: Option<AsyncFd<Arc<OwnedFd>>>,
     sessions: AtomicU32,
     drained: Notify,
 }
@@ -110,79 +124,87 @@ impl Processes {
         })
     }
 
-    /// The process behind a pidfd; watched from now on.
-    pub(super) fn track(
-        self: &Arc<Self>,
-        pid: u32,
-        uid: u32,
-        pidfd: Option<OwnedFd>,
-        facts: &ProcessFacts,
-        source: Source,
-    ) -> Attachment {
+    /// The process that was sighted; watched from now on.
+    pub(super) fn track(self: &Arc<Self>, sighting: Sighting<'_>) -> io::Result<Attachment> {
         let mut live = self.live.lock();
-        let entry = match live.entry(pid) {
+        let entry = match live.entry(sighting.pid) {
             // While its pidfd says that it lives, nobody else can have its pid.
             Entry::Occupied(known)
-                if !known.get().has_ended() || known.get().started_at(facts.start_ticks) =>
+                if !known.get().has_ended() || known.get().started_at(sighting.facts.start_ticks) =>
             {
-                return Attachment::new(Arc::clone(known.get()));
+                return Ok(Attachment::new(Arc::clone(known.get())));
             }
             entry => entry,
         };
-        let tracked = self.admit(pid, uid, pidfd, facts, source);
+        let tracked = self.admit(sighting)?;
         entry.insert_entry(Arc::clone(&tracked));
         drop(live);
         // Attached before it is watched, so that an end that has come already waits for the caller's messages.
         let attachment = Attachment::new(Arc::clone(&tracked));
         self.runtime.spawn(Arc::clone(self).watch(tracked));
-        attachment
+        Ok(attachment)
     }
 
-    /// A process that nobody can look up, for simulations and recorded sessions: it lives as long as the session that names it.
-    pub(super) fn simulate(self: &Arc<Self>, pid: u32, uid: u32) -> Attachment {
+    /// A process that nobody can look up, for simulations and recorded sessions: it lives as long as a session names it.
+    pub(super) fn simulate(self: &Arc<Self>, pid: u32, uid: u32) -> io::Result<Attachment> {
+        let mut live = self.live.lock();
+        if let Some(known) = live.get(&pid) {
+            return Ok(Attachment::new(Arc::clone(known)));
+        }
         let facts = ProcessFacts { name: Some("simulated".into()), ..ProcessFacts::default() };
-        let tracked = self.admit(pid, uid, None, &facts, Source::Socket);
+        let tracked =
+            self.admit(Sighting { pid, uid, pidfd: None, facts: &facts, source: Source::Socket })?;
+        live.insert(pid, Arc::clone(&tracked));
+        drop(live);
         let attachment = Attachment::new(Arc::clone(&tracked));
-        let processes = Arc::clone(self);
-        self.runtime.spawn(async move {
-            tracked.wait_for_sessions().await;
-            processes.end(&tracked);
-        });
-        attachment
+        self.runtime.spawn(Arc::clone(self).watch_simulated(tracked));
+        Ok(attachment)
     }
 
-    fn admit(
-        &self,
-        pid: u32,
-        uid: u32,
-        pidfd: Option<OwnedFd>,
-        facts: &ProcessFacts,
-        source: Source,
-    ) -> Arc<Tracked> {
+    async fn watch_simulated(self: Arc<Self>, tracked: Arc<Tracked>) {
+        loop {
+            tracked.wait_for_sessions().await;
+            let mut live = self.live.lock();
+            // Another session may have named it in the meantime.
+            if tracked.sessions.load(SeqCst) == 0 {
+                live.remove(&tracked.process.pid());
+                break;
+            }
+        }
+        self.end(&tracked);
+    }
+
+    fn admit(&self, sighting: Sighting<'_>) -> io::Result<Arc<Tracked>> {
+        let Sighting { pid, uid, pidfd, facts, source } = sighting;
         let start_ticks =
             facts.start_ticks.unwrap_or_else(|| u64::MAX - self.unknown_starts.fetch_add(1, Relaxed));
-        let start_time_seconds = facts.start_ticks.map(start_time_seconds);
-        let process =
-            self.registry.process(Identity { pid, start_ticks }, clock::monotonic_ns(), || ProcessInfo {
-                name: facts.name.clone().unwrap_or_else(|| "unknown".into()),
-                uid,
-                user: user_name(uid),
-                cgroup: facts.cgroup.clone(),
-                start_time_seconds,
-                source,
-            });
-        let pidfd = pidfd.and_then(|pidfd| {
+        let pidfd = {
             let _context = self.runtime.enter();
-            watch(pidfd, Interest::READABLE).ok()
-        });
-        Arc::new(Tracked { process, pidfd, sessions: AtomicU32::new(0), drained: Notify::new() })
+            pidfd.map(|pidfd| watch(pidfd, Interest::READABLE)).transpose()?
+        };
+        let info = ProcessInfo {
+            name: facts.name.clone().unwrap_or_else(|| "unknown".into()),
+            uid,
+            user: user_name(uid),
+            cgroup: facts.cgroup.clone(),
+            start_time_seconds: facts.start_ticks.map(start_time_seconds),
+            source,
+        };
+        let process = self.registry.process(Identity { pid, start_ticks }, clock::monotonic_ns(), info);
+        Ok(Arc::new(Tracked { process, pidfd, sessions: AtomicU32::new(0), drained: Notify::new() }))
     }
 
     async fn watch(self: Arc<Self>, tracked: Arc<Tracked>) {
         tracked.wait_for_end().await;
         // What the process has sent before it ended is still in its sockets.
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, tracked.wait_for_sessions()).await;
-        self.end(&tracked);
+        if tracked.process.buffers() < BUFFERS_RECLAIMED_INLINE {
+            self.end(&tracked);
+        } else {
+            let (processes, tracked) = (Arc::clone(&self), Arc::clone(&tracked));
+            // A panic in it ends the daemon.
+            let _ = tokio::task::spawn_blocking(move || processes.end(&tracked)).await;
+        }
         let mut live = self.live.lock();
         if live.get(&tracked.process.pid()).is_some_and(|current| Arc::ptr_eq(current, &tracked)) {
             live.remove(&tracked.process.pid());
@@ -211,8 +233,8 @@ impl Processes {
 }
 
 fn start_time_seconds(start_ticks: u64) -> f64 {
-    let age_ns = clock::monotonic_ns().saturating_sub(ticks_to_ns(start_ticks));
-    clock::unix_ns().saturating_sub(age_ns) as f64 / 1e9
+    let (monotonic_ns, unix_ns) = clock::now();
+    Time { monotonic_ns, unix_ns }.unix_seconds_of(ticks_to_ns(start_ticks))
 }
 
 /// Whether the process behind a pidfd has ended; one that nobody has waited for yet counts as ended.

@@ -1,12 +1,23 @@
 //! What /proc says about a process. All of it may be missing or gone between two reads: then there is less to show, never an error.
 
 use std::fs;
-use std::path::Path;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::time::Duration;
 
 /// Clock ticks per second in /proc, the same on every architecture that Linux runs on today.
 const TICKS_PER_SECOND: u64 = 100;
 /// A process can call itself anything; a label keeps this many characters, as many as tt-metal's own table has room for.
 const NAME_CHARS_MAX: usize = 64;
+
+/// Bytes read of one file: a process can make its command line as long as its memory.
+const FILE_BYTES_MAX: u64 = 16 * 1024;
+/// How long a process's arguments may take.
+const ARGUMENTS_TIMEOUT: Duration = Duration::from_millis(50);
+/// Requests for arguments under way: more than threads that ask, so that only a stuck reader fills it.
+const ARGUMENT_REQUESTS_MAX: usize = 8;
 
 /// What is read once about a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,25 +31,85 @@ pub(super) struct ProcessFacts {
 }
 
 impl ProcessFacts {
-    pub(super) fn read(pid: u32) -> ProcessFacts {
-        let directory = Path::new("/proc").join(pid.to_string());
-        let text = |file| {
-            fs::read(directory.join(file))
-                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-                .unwrap_or_default()
-        };
-        let status = text("status");
+    /// Reads them, and makes sure that they are those of the process behind a pidfd: it may end at any moment, and its pid be used again.
+    pub(super) fn of(pid: u32, pidfd: &OwnedFd, arguments: &ArgumentsReader) -> ProcessFacts {
+        let facts = ProcessFacts::read(pid, arguments);
+        if has_pid(pidfd, pid) { facts } else { ProcessFacts::default() }
+    }
+
+    /// Reads them; a process's arguments are asked for only if it is worth it.
+    fn read(pid: u32, arguments: &ArgumentsReader) -> ProcessFacts {
+        let status = read(pid, "status");
+        let comm = read(pid, "comm");
+        let cmdline = if is_interpreter(&comm) { arguments.read(pid) } else { String::new() };
         ProcessFacts {
-            name: process_name(&text("comm"), &text("cmdline")),
-            start_ticks: start_ticks(&text("stat")),
-            effective_uid: status_field(&status, "Uid:")
-                .and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok()),
+            name: process_name(&comm, &cmdline),
+            start_ticks: start_ticks(&read(pid, "stat")),
+            effective_uid: effective_uid(&status),
             namespace_pids: status_field(&status, "NSpid:")
                 .map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
                 .unwrap_or_default(),
-            cgroup: cgroup_path(&text("cgroup")),
+            cgroup: cgroup_path(&read(pid, "cgroup")),
         }
     }
+
+    /// Whether it was in the daemon's own pid namespace. What is not known is not claimed.
+    pub(super) fn is_in_own_namespace(&self) -> bool {
+        self.namespace_pids.len() == 1
+    }
+}
+
+/// Reads the arguments of processes on a thread of its own.
+///
+/// The kernel takes them from the process's own memory, and a process can make that last for ever. Then names are shorter, and nothing
+/// else waits.
+pub(super) struct ArgumentsReader {
+    requests: SyncSender<(u32, Sender<String>)>,
+}
+
+impl ArgumentsReader {
+    pub(super) fn start() -> io::Result<ArgumentsReader> {
+        let (requests, received) = sync_channel::<(u32, Sender<String>)>(ARGUMENT_REQUESTS_MAX);
+        std::thread::Builder::new().name("ttmem-names".into()).spawn(move || {
+            for (pid, answer) in received {
+                // Whoever asked may have given up.
+                let _ = answer.send(read(pid, "cmdline"));
+            }
+        })?;
+        Ok(ArgumentsReader { requests })
+    }
+
+    fn read(&self, pid: u32) -> String {
+        let (answer, answered) = channel();
+        match self.requests.try_send((pid, answer)) {
+            Ok(()) => answered.recv_timeout(ARGUMENTS_TIMEOUT).unwrap_or_default(),
+            Err(_) => String::new(),
+        }
+    }
+}
+
+/// Whether the process behind a pidfd still has that pid: until its parent has waited for it.
+fn has_pid(pidfd: &OwnedFd, pid: u32) -> bool {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap_or_default();
+    status_field(&info, "Pid:").and_then(|text| text.trim().parse().ok()) == Some(pid)
+}
+
+/// A file of a process, as far as anything honest goes.
+fn read(pid: u32, file: &str) -> String {
+    let path: PathBuf = ["/proc", &pid.to_string(), file].iter().collect();
+    let mut bytes = Vec::new();
+    // Gone, or hidden from us: what was read so far, or nothing.
+    let _ = fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes));
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The user that a process acts for.
+pub(super) fn effective_uid_of(pid: u32) -> Option<u32> {
+    effective_uid(&read(pid, "status"))
+}
+
+fn effective_uid(status: &str) -> Option<u32> {
+    status_field(status, "Uid:")?.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Nanoseconds between the host's start and the process's.
@@ -71,10 +142,14 @@ fn process_name(comm: &str, cmdline: &str) -> Option<String> {
         _ => None,
     };
     let name = match script {
-        Some(script) if comm.starts_with("python") => format!("{comm}:{script}"),
+        Some(script) if is_interpreter(comm) => format!("{comm}:{script}"),
         _ => comm.to_owned(),
     };
     Some(name.chars().take(NAME_CHARS_MAX).collect())
+}
+
+fn is_interpreter(comm: &str) -> bool {
+    comm.starts_with("python")
 }
 
 /// The field after the name; the name itself may hold spaces and parentheses.
@@ -127,10 +202,12 @@ mod tests {
 
     #[test]
     fn this_process_is_found() {
-        let facts = ProcessFacts::read(std::process::id());
+        let arguments = ArgumentsReader::start().expect("a thread");
+        let facts = ProcessFacts::read(std::process::id(), &arguments);
         assert_eq!(facts.namespace_pids.first(), Some(&std::process::id()));
         assert!(facts.start_ticks.is_some() && facts.name.is_some() && facts.effective_uid.is_some());
-        assert_eq!(ProcessFacts::read(u32::MAX), ProcessFacts::default());
+        assert!(arguments.read(std::process::id()).contains("ttmem"));
+        assert_eq!(ProcessFacts::read(u32::MAX, &arguments), ProcessFacts::default());
     }
 
     #[test]

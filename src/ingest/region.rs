@@ -7,7 +7,7 @@ use crate::registry::MemoryType;
 /// Bytes up to the end of the process table: the least that a region has.
 const TABLE_END: usize = PROCESSES_AT + PROCESS_SLOTS * PROCESS_BYTES;
 /// More than any known version has, and all that is ever read of a file.
-pub(super) const REGION_BYTES_MAX: usize = 64 * 1024;
+pub(super) const REGION_BYTES_MAX: usize = 16 * 1024;
 
 const VERSION_AT: usize = 0;
 const CHIP_UNIQUE_ID_AT: usize = 32;

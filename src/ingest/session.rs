@@ -7,16 +7,15 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll, Waker};
+use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::ReadBuf;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 use ttmem_wire::{DETECTION_SILENCE_MILLISECONDS, Detection, FRAME_BYTES_MAX, Header, Layout, Reply, detect};
 
 use super::Context;
-use super::apply::{Applier, BadFrame};
+use super::apply::{Applier, BadFrame, Fault};
 use super::stream::Stream;
 use crate::clock;
 use crate::registry::{ConnectionLayout, Rejection, Time};
@@ -24,8 +23,8 @@ use crate::registry::{ConnectionLayout, Rejection, Time};
 /// Bytes taken in one read: more than a sender's socket buffer holds in single frames, and small enough to stay in the cache.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Reads at the daemon's stop: what a socket holds at most, not what a peer goes on sending.
-const DRAIN_READS_MAX: usize = 64;
+/// Turns at the daemon's stop: what a socket holds at most, not what a peer goes on sending.
+const DRAIN_TURNS_MAX: usize = 64;
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; FRAME_BYTES_MAX + READ_BYTES].into());
@@ -80,7 +79,7 @@ impl Session {
 
     /// Serves the connection to its end, or until the daemon stops and all that has been sent so far is applied.
     pub(super) async fn run(mut self, mut stopping: watch::Receiver<bool>) {
-        let stop = stopping.wait_for(|stop| *stop);
+        let stop = async { drop(stopping.wait_for(|stop| *stop).await) };
         tokio::pin!(stop);
         loop {
             let step = tokio::select! {
@@ -95,12 +94,16 @@ impl Session {
                 Ok(Step::EndOfStream) => {
                     self.finish();
                     // It may have closed only the half that it writes to.
-                    let _ = self.stream.write_all(&std::mem::take(&mut self.out)).await;
+                    let _ = self.reply().await;
                     return;
                 }
-                Err(End::BadFrame(bad)) => return self.refuse(bad),
+                Err(Fault::BadFrame(bad)) => {
+                    // What came before it was a question like any other.
+                    let _ = self.stream.try_write(&self.out);
+                    return self.refuse(bad);
+                }
                 // The peer is gone, with whatever it did not send: its process's end tells the rest.
-                Err(End::Io(error)) => {
+                Err(Fault::Io(error)) => {
                     return debug!(peer = self.applier.peer_pid(), %error, "connection broke");
                 }
             }
@@ -108,7 +111,13 @@ impl Session {
     }
 
     /// One read, what follows from it, and the replies to it.
-    async fn step(&mut self) -> Result<Step, End> {
+    async fn step(&mut self) -> Result<Step, Fault> {
+        if self.has_backlog() {
+            let backlog = std::mem::take(&mut self.carry);
+            self.consume(&backlog)?;
+            self.reply().await?;
+            return Ok(Step::More);
+        }
         let silence = self.silence();
         let read = poll_fn(|task| self.poll_read(task));
         let step = match silence {
@@ -121,38 +130,47 @@ impl Session {
                 }
             },
         };
-        if !self.out.is_empty() {
-            let out = std::mem::take(&mut self.out);
-            self.stream.write_all(&out).await?;
-            self.out = out;
-            self.out.clear();
-        }
+        self.reply().await?;
         Ok(step)
     }
 
-    fn poll_read(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<Step, End>> {
+    /// Sends what has been answered.
+    async fn reply(&mut self) -> Result<(), Fault> {
+        while !self.out.is_empty() {
+            let written = self.stream.write(&self.out).await?;
+            self.out.drain(..written);
+        }
+        Ok(())
+    }
+
+    fn poll_read(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<Step, Fault>> {
+        self.take_in(|stream, space| stream.poll_read(task, space))
+    }
+
+    /// One read into this thread's buffer, and what follows from it.
+    fn take_in(
+        &mut self,
+        read: impl FnOnce(&mut Stream, &mut [u8]) -> Poll<io::Result<usize>>,
+    ) -> Poll<Result<Step, Fault>> {
         BUFFER.with_borrow_mut(|buffer| {
             let carried = self.carry.len();
             buffer[..carried].copy_from_slice(&self.carry);
-            let mut space = ReadBuf::new(&mut buffer[carried..carried + READ_BYTES]);
-            std::task::ready!(self.stream.poll_read(task, &mut space))?;
-            let read = space.filled().len();
+            let read = ready!(read(&mut self.stream, &mut buffer[carried..carried + READ_BYTES]))?;
             if read == 0 {
                 return Poll::Ready(Ok(Step::EndOfStream));
             }
             self.consume(&buffer[..carried + read])?;
-            Poll::Ready(Ok(if read == READ_BYTES { Step::More } else { Step::Continue }))
+            let has_more = read == READ_BYTES || self.has_backlog();
+            Poll::Ready(Ok(if has_more { Step::More } else { Step::Continue }))
         })
     }
 
     /// Applies the whole frames in `bytes` and keeps the rest.
-    fn consume(&mut self, bytes: &[u8]) -> Result<(), BadFrame> {
+    fn consume(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         let time = now();
         let mut rest = bytes;
         if let Framing::Undetected(first) = &mut self.framing {
-            match detect(rest)
-                .map_err(|error| BadFrame { error, offset: self.offset + error.offset() as u64 })?
-            {
+            match detect(rest).map_err(|error| BadFrame::new(error, self.offset))? {
                 Detection::Known(layout) => {
                     let first = std::mem::take(first);
                     rest = self.begin(layout, &first, rest);
@@ -165,11 +183,15 @@ impl Session {
             self.keep(rest);
             return Ok(());
         };
-        let (frames, rest) = rest.split_at(rest.len() - rest.len() % layout.frame_bytes());
-        self.applier.apply(frames, layout, self.offset, time, &mut self.out)?;
-        self.offset += frames.len() as u64;
-        self.keep(rest);
+        let used = self.applier.apply(rest, layout, self.offset, time, &mut self.out)?;
+        self.offset += used as u64;
+        self.keep(&rest[used..]);
         Ok(())
+    }
+
+    /// Whether whole frames wait that were too much for the turn before.
+    fn has_backlog(&self) -> bool {
+        matches!(self.framing, Framing::Known(layout) if self.carry.len() >= layout.frame_bytes())
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -191,7 +213,7 @@ impl Session {
     }
 
     /// Does with a first frame, which ends where one of that layout would, what is right whatever its size is.
-    fn act_early(&mut self, layout: Layout, frame: &[u8], time: Time) -> Result<(), BadFrame> {
+    fn act_early(&mut self, layout: Layout, frame: &[u8], time: Time) -> Result<(), Fault> {
         let Some(Ok(header)) = frame.first_chunk().map(Header::decode) else { return Ok(()) };
         if header.kind.wants_answer() {
             // Every layout's reply begins with the smallest one's.
@@ -208,7 +230,7 @@ impl Session {
         }
     }
 
-    fn apply_first(&mut self, layout: Layout, frame: &[u8], time: Time) -> Result<(), BadFrame> {
+    fn apply_first(&mut self, layout: Layout, frame: &[u8], time: Time) -> Result<(), Fault> {
         self.applier.apply(frame, layout, self.offset, time, &mut self.out)?;
         self.framing = Framing::Undetected(FirstFrame::Applied);
         Ok(())
@@ -226,8 +248,11 @@ impl Session {
     }
 
     /// The peer says no more, so its first frame must be whole. If more zeros follow after all, the size is still open.
-    fn assume_layout(&mut self) -> Result<(), BadFrame> {
+    fn assume_layout(&mut self) -> Result<(), Fault> {
         let time = now();
+        let Framing::Undetected(FirstFrame::Waiting | FirstFrame::Answered(..)) = self.framing else {
+            return Ok(());
+        };
         let Ok(Detection::Candidate(layout)) = detect(&self.carry) else { return Ok(()) };
         let frame = std::mem::take(&mut self.carry);
         if !self.answer_first(layout, &frame, time) {
@@ -260,12 +285,30 @@ impl Session {
 
     /// The daemon stops: applies and answers what the peer has sent so far, without waiting for more.
     fn drain(&mut self) {
-        let mut task = TaskContext::from_waker(Waker::noop());
-        for _ in 0..DRAIN_READS_MAX {
-            let Poll::Ready(Ok(Step::Continue | Step::More)) = self.poll_read(&mut task) else { break };
-            // The peer may have gone already, or may not be reading: then it does not want its answers.
-            let _ = self.stream.try_write(&std::mem::take(&mut self.out));
+        for _ in 0..DRAIN_TURNS_MAX {
+            if self.has_backlog() {
+                let backlog = std::mem::take(&mut self.carry);
+                if self.consume(&backlog).is_err() {
+                    return;
+                }
+            } else {
+                let taken = self.take_in(|stream, space| stream.try_read(space));
+                let Poll::Ready(Ok(Step::Continue | Step::More)) = taken else { break };
+            }
+            if !self.reply_at_once() {
+                return;
+            }
         }
+        if self.assume_layout().is_ok() {
+            self.reply_at_once();
+        }
+    }
+
+    /// Sends what has been answered if it fits: a peer that does not read gets no half answers.
+    fn reply_at_once(&mut self) -> bool {
+        let is_sent = self.stream.try_write(&self.out).is_ok_and(|written| written == self.out.len());
+        self.out.clear();
+        is_sent
     }
 
     /// The peer has closed its end.
@@ -313,24 +356,7 @@ impl Framing {
     }
 }
 
-/// Why a connection ends early.
-enum End {
-    BadFrame(BadFrame),
-    Io(io::Error),
-}
-
-impl From<BadFrame> for End {
-    fn from(bad: BadFrame) -> Self {
-        End::BadFrame(bad)
-    }
-}
-
-impl From<io::Error> for End {
-    fn from(error: io::Error) -> Self {
-        End::Io(error)
-    }
-}
-
 fn now() -> Time {
-    Time { monotonic_ns: clock::monotonic_ns(), unix_ns: clock::unix_ns() }
+    let (monotonic_ns, unix_ns) = clock::now();
+    Time { monotonic_ns, unix_ns }
 }

@@ -3,13 +3,15 @@
 //! The idea: an event loop that also watches for room to write is woken whenever a client reads its answer, once for every query. So
 //! only reading is watched, and writing for as long as an answer does not fit.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSliceMut, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, recvmsg};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{Interest, ReadBuf};
 
 /// A connected, non-blocking socket.
 pub(super) struct Stream(AsyncFd<UnixStream>);
@@ -20,46 +22,58 @@ impl Stream {
         watch(stream, Interest::READABLE).map(Stream)
     }
 
-    pub(super) fn poll_read(
-        &mut self,
-        task: &mut Context<'_>,
-        space: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    /// Reads what there is, or has the task woken when there is something.
+    pub(super) fn poll_read(&mut self, task: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut ready = ready!(self.0.poll_read_ready(task))?;
-            let unfilled = space.initialize_unfilled();
-            let room = unfilled.len();
-            let Ok(outcome) = ready.try_io(|stream| stream.get_ref().read(unfilled)) else { continue };
-            let read = outcome?;
-            if (1..room).contains(&read) {
+            let Ok(outcome) = ready.try_io(|stream| receive(stream.get_ref(), space)) else { continue };
+            let Received { bytes, is_cut } = outcome?;
+            if (1..space.len()).contains(&bytes) && !is_cut {
                 // The queue was emptied; asking once more only to hear so would cost a system call.
                 ready.clear_ready();
             }
-            space.advance(read);
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(bytes));
         }
     }
 
-    /// Writes all, waiting for room where there is none.
-    pub(super) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
+    /// Reads what there is, whether the event loop has noticed it already or not.
+    pub(super) fn try_read(&self, space: &mut [u8]) -> Poll<io::Result<usize>> {
+        match receive(self.0.get_ref(), space) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            outcome => Poll::Ready(outcome.map(|received| received.bytes)),
+        }
+    }
+
+    /// Writes as much as fits, waiting for room where there is none.
+    pub(super) async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
             match self.try_write(bytes) {
-                Ok(written) => bytes = &bytes[written..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let for_writing = OwnedFd::from(self.0.get_ref().try_clone()?);
                     let _ = watch(for_writing, Interest::WRITABLE)?.writable().await?;
                 }
-                Err(error) => return Err(error),
+                outcome => return outcome,
             }
         }
-        Ok(())
     }
 
     /// Writes as much as fits.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.0.get_ref().write(bytes)
     }
+}
+
+struct Received {
+    bytes: usize,
+    /// The kernel ends a read behind descriptors that the peer attached, though there may be more. They are nobody's and are closed.
+    is_cut: bool,
+}
+
+fn receive(stream: &UnixStream, space: &mut [u8]) -> io::Result<Received> {
+    let (mut space, mut descriptors) = ([IoSliceMut::new(space)], RecvAncillaryBuffer::default());
+    let received = recvmsg(stream, &mut space, &mut descriptors, RecvFlags::empty())?;
+    Ok(Received { bytes: received.bytes, is_cut: received.flags.contains(ReturnFlags::CTRUNC) })
 }
 
 /// Registers something that owns its descriptor with the event loop of this thread.
@@ -82,3 +96,4 @@ pub(super) trait OwnsDescriptor {}
 
 impl OwnsDescriptor for UnixStream {}
 impl OwnsDescriptor for OwnedFd {}
+impl OwnsDescriptor for Arc<OwnedFd> {}

@@ -5,6 +5,7 @@
 //! oldest buffer is known at once and a process's end walks exactly what is to be reclaimed.
 
 use std::hash::BuildHasher;
+use std::ops::Range;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -163,11 +164,14 @@ impl Buffers {
         })
     }
 
-    /// Live buffers from a slot number on, in the order of slots: the number to go on from stays valid while buffers come and go.
-    pub(super) fn slots_from(&self, first: u32) -> impl Iterator<Item = (u32, &Record)> {
-        let slots =
-            (self.chunks.len().saturating_sub(1) * CHUNK + self.chunks.last().map_or(0, Vec::len)) as u32;
-        (first..slots).map(|slot| (slot, self.record(slot))).filter(|(_, record)| record.references > 0)
+    /// One more than the highest slot that was ever in use.
+    pub(super) fn slots(&self) -> u32 {
+        (self.chunks.len().saturating_sub(1) * CHUNK + self.chunks.last().map_or(0, Vec::len)) as u32
+    }
+
+    /// Live buffers in a range of slots: a slot keeps its number while buffers come and go.
+    pub(super) fn live(&self, slots: Range<u32>) -> impl Iterator<Item = (u32, &Record)> {
+        slots.map(|slot| (slot, self.record(slot))).filter(|(_, record)| record.references > 0)
     }
 
     /// Forgets everything, and gives the memory back.
@@ -242,7 +246,7 @@ mod tests {
         assert_eq!(buffers.oldest(&list).map(|record| record.id), Some(1));
         buffers.insert(&mut list, 1, 0, 9, 19, 109);
         assert_eq!(buffers.iter(&list).map(|record| record.id).collect::<Vec<_>>(), [1, 3, 9]);
-        assert_eq!(buffers.slots_from(0).count(), 3);
+        assert_eq!(buffers.live(0..buffers.slots()).count(), 3);
         assert!(buffers.find(2, 1).is_none(), "another device");
     }
 
@@ -259,6 +263,6 @@ mod tests {
         }
         assert_eq!((buffers.len(), buffers.chunks.len(), buffers.index.capacity()), (0, 0, 0));
         assert!(buffers.oldest(&list).is_none());
-        assert_eq!(buffers.slots_from(0).count(), 0);
+        assert_eq!(buffers.live(0..buffers.slots()).count(), 0);
     }
 }

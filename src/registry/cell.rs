@@ -72,7 +72,7 @@ impl Counters {
             .then(|| self.region_bytes.cast_signed().wrapping_sub(self.reported_bytes.cast_signed()))
     }
 
-    /// Adds another process's counters: sums, flags that hold if any holds, and the oldest of both. The peaks do not add up and stay
+    /// Adds another process's counters: sums (a count of bytes that leaves 64 bits begins again, as counters do), flags that hold if any holds, and the oldest of both. The peaks do not add up and stay
     /// as they are.
     pub(super) fn absorb(&mut self, other: &Counters) {
         *self = Counters {
@@ -84,10 +84,10 @@ impl Counters {
             buffers: self.buffers.saturating_add(other.buffers),
             allocations: self.allocations.saturating_add(other.allocations),
             frees: self.frees.saturating_add(other.frees),
-            allocated_bytes: self.allocated_bytes.saturating_add(other.allocated_bytes),
-            freed_bytes: self.freed_bytes.saturating_add(other.freed_bytes),
+            allocated_bytes: self.allocated_bytes.wrapping_add(other.allocated_bytes),
+            freed_bytes: self.freed_bytes.wrapping_add(other.freed_bytes),
             orphaned_buffers: self.orphaned_buffers.saturating_add(other.orphaned_buffers),
-            orphaned_bytes: self.orphaned_bytes.saturating_add(other.orphaned_bytes),
+            orphaned_bytes: self.orphaned_bytes.wrapping_add(other.orphaned_bytes),
             oldest_ns_plus_one: match (self.oldest_ns_plus_one, other.oldest_ns_plus_one) {
                 (0, only) | (only, 0) => only,
                 (left, right) => left.min(right),

@@ -85,6 +85,8 @@ labels! {
         TooManyBuffers => "too_many_buffers",
         /// A process id that the kernel does not bear out: the message was counted for the sender instead.
         ClaimedPid => "claimed_pid",
+        /// A client whose pid namespace the daemon cannot see.
+        HiddenPeer => "hidden_peer",
         /// A connection above the configured number of clients.
         ClientsMax => "clients_max",
         /// A shared-memory region that is not of a known version or size.
@@ -97,7 +99,7 @@ labels! {
     Loss {
         /// A buffer's id came again with another size or type: the free between them never arrived.
         Free => "free",
-        /// The daemon had too many files open to take a connection.
+        /// The daemon had too few files or too little memory to serve a connection.
         Connection => "connection",
     }
 }

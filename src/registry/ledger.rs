@@ -4,6 +4,7 @@
 //! readers' [`Cell`], once to the device's atomics. Publishing a whole batch as one step keeps the device's peak exact, because the
 //! highest point inside the batch is published with it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::MutexGuard;
@@ -17,8 +18,8 @@ use super::{Cell, Counters, MemoryType, Process, Registry};
 pub const BUFFER_BYTES_MAX: u64 = 1 << 40;
 /// The most that one process can hold on one device in one memory type, so that no sum over processes can leave 64 bits.
 pub const CELL_BYTES_MAX: u64 = 1 << 48;
-/// Live buffers of one process: a bound on what a peer can make the daemon remember (55 GB of it), far above any model.
-pub const PROCESS_BUFFERS_MAX: usize = 1 << 30;
+/// Live buffers of one process: a bound on what a peer can make the daemon remember (less than a gigabyte), far above any model.
+pub const PROCESS_BUFFERS_MAX: usize = 1 << 24;
 
 const NO_CELL: u16 = u16::MAX;
 
@@ -145,6 +146,8 @@ pub(super) struct Ledger {
     kernels: Vec<(u16, [KernelTally; KernelKind::COUNT])>,
     dirty: Vec<u16>,
     noted: Noted,
+    /// Where a region says 0 and nothing has been reported: no cell is made for it until there is something to compare.
+    empty_in_region: Vec<(u16, MemoryType)>,
     has_ended: bool,
 }
 
@@ -195,11 +198,15 @@ impl Ledger {
         })
     }
 
-    /// Live buffers from a slot on, with their memory type.
-    pub(super) fn slots_from(&self, first: u32) -> impl Iterator<Item = (u32, MemoryType, &Record)> {
-        self.buffers
-            .slots_from(first)
-            .map(|(slot, record)| (slot, self.cells[usize::from(record.cell)].memory_type, record))
+    /// One more than the highest slot that was ever in use.
+    pub(super) fn slots(&self) -> u32 {
+        self.buffers.slots()
+    }
+
+    /// Live buffers in a range of slots, with their memory type.
+    pub(super) fn live(&self, slots: Range<u32>) -> impl Iterator<Item = (u32, MemoryType, &Record)> {
+        let memory_type = |record: &Record| self.cells[usize::from(record.cell)].memory_type;
+        self.buffers.live(slots).map(move |(slot, record)| (slot, memory_type(record), record))
     }
 }
 
@@ -209,11 +216,13 @@ pub struct Batch<'a> {
     process: &'a Process,
     ledger: MutexGuard<'a, Ledger>,
     now_ns: u64,
+    /// Searches for buffers on other devices than the one that was named.
+    searches: u32,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(registry: &'a Registry, process: &'a Process, now_ns: u64) -> Self {
-        Self { registry, process, ledger: process.ledger(), now_ns }
+        Self { registry, process, ledger: process.ledger(), now_ns, searches: 0 }
     }
 
     /// A buffer was allocated, or one more reference to it taken. `device` is below [`super::DEVICES_MAX`], here and below.
@@ -280,10 +289,10 @@ impl<'a> Batch<'a> {
         check_size(size_bytes)?;
         let cell = self.ledger.existing_cell(device, memory_type).ok_or(Refusal::UnknownFree)?;
         let counters = &self.ledger.cells[usize::from(cell)].counters;
-        if counters.buffers == 0 || counters.reported_bytes < size_bytes {
-            return Err(Refusal::UnknownFree);
-        }
-        self.shrink(cell, size_bytes, 1);
+        let rest = counters.reported_bytes.checked_sub(size_bytes).ok_or(Refusal::UnknownFree)?;
+        // What was taken at once may be given back in parts, and the other way round: the last byte ends the last block.
+        let blocks = if rest == 0 { counters.buffers } else { u64::from(counters.buffers > 1) };
+        self.shrink(cell, size_bytes, blocks);
         Ok(())
     }
 
@@ -298,10 +307,13 @@ impl<'a> Batch<'a> {
 
     /// A kernel was unloaded.
     pub fn unload_kernel(&mut self, device: u16, kind: KernelKind, size_bytes: u64) -> Result<(), Refusal> {
+        check_size(size_bytes)?;
+        let rest =
+            self.kernel_tally(device, kind).bytes.checked_sub(size_bytes).ok_or(Refusal::UnknownFree)?;
         self.give_back(device, MemoryType::Kernel, size_bytes)?;
         let tally = self.kernel_tally(device, kind);
-        tally.kernels = tally.kernels.saturating_sub(1);
-        tally.bytes = tally.bytes.saturating_sub(size_bytes);
+        tally.bytes = rest;
+        tally.kernels = if rest == 0 { 0 } else { (tally.kernels - 1).max(1) };
         Ok(())
     }
 
@@ -314,7 +326,10 @@ impl<'a> Batch<'a> {
     ) -> Result<(), Refusal> {
         self.check_alive()?;
         let known = self.ledger.existing_cell(device, memory_type);
+        let empty = &mut self.ledger.empty_in_region;
+        empty.retain(|place| *place != (device, memory_type));
         if known.is_none() && bytes.unwrap_or(0) == 0 {
+            empty.extend(bytes.map(|_| (device, memory_type)));
             return Ok(());
         }
         let region_bytes = bytes.unwrap_or(0);
@@ -333,13 +348,21 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// How many searches frees with a wrong device have cost since this was last asked.
+    pub fn take_searches(&mut self) -> u32 {
+        std::mem::take(&mut self.searches)
+    }
+
     /// Shows readers all that the batch has changed so far.
     pub fn publish(&mut self) {
         self.ledger.publish();
     }
 
-    /// The process is gone: reclaims all that it held. Further changes are refused.
-    pub(super) fn end(&mut self) {
+    /// The process is gone: reclaims all that it held. Further changes are refused. False if that was known already.
+    pub(super) fn end(&mut self) -> bool {
+        if self.ledger.has_ended {
+            return false;
+        }
         for cell in 0..self.ledger.cells.len() as u16 {
             let ledger = &mut *self.ledger;
             let touched = ledger.touch(cell);
@@ -347,7 +370,7 @@ impl<'a> Batch<'a> {
             let counters = &mut touched.counters;
             let (bytes, buffers) = (counters.reported_bytes, counters.buffers);
             counters.orphaned_buffers += buffers;
-            counters.orphaned_bytes = counters.orphaned_bytes.saturating_add(bytes);
+            counters.orphaned_bytes = counters.orphaned_bytes.wrapping_add(bytes);
             counters.region_bytes = 0;
             counters.is_in_region = 0;
             ledger.noted(cell);
@@ -359,15 +382,17 @@ impl<'a> Batch<'a> {
         self.ledger.buffers.clear();
         self.ledger.kernels.clear();
         self.ledger.has_ended = true;
+        true
     }
 
     fn check_alive(&self) -> Result<(), Refusal> {
         if self.ledger.has_ended { Err(Refusal::ProcessEnded) } else { Ok(()) }
     }
 
-    fn find_elsewhere(&self, device: u16, id: u64) -> Result<super::buffers::Slot, Refusal> {
-        let others =
-            (0..self.ledger.cell_by_device.len()).map(|other| other as u16).filter(|other| *other != device);
+    fn find_elsewhere(&mut self, device: u16, id: u64) -> Result<super::buffers::Slot, Refusal> {
+        let devices = self.ledger.cell_by_device.len();
+        self.searches = self.searches.saturating_add(devices as u32);
+        let others = (0..devices).map(|other| other as u16).filter(|other| *other != device);
         let mut found = others
             .filter(|other| self.has_buffers_on(*other))
             .filter_map(|other| self.ledger.buffers.find(other, id));
@@ -401,7 +426,7 @@ impl<'a> Batch<'a> {
         counters.reported_bytes += size_bytes;
         counters.buffers += 1;
         counters.allocations += 1;
-        counters.allocated_bytes = counters.allocated_bytes.saturating_add(size_bytes);
+        counters.allocated_bytes = counters.allocated_bytes.wrapping_add(size_bytes);
         touched.crest();
         self.ledger.noted(cell).sizes.note(size_bytes);
         Ok(())
@@ -412,7 +437,7 @@ impl<'a> Batch<'a> {
         counters.reported_bytes -= bytes;
         counters.buffers -= buffers;
         counters.frees += buffers;
-        counters.freed_bytes = counters.freed_bytes.saturating_add(bytes);
+        counters.freed_bytes = counters.freed_bytes.wrapping_add(bytes);
     }
 
     /// The cell of a device and memory type, made when it is first needed.
@@ -423,10 +448,11 @@ impl<'a> Batch<'a> {
         let readers = Arc::new(Cell::new(device, memory_type));
         let ledger = &mut *self.ledger;
         let cell = ledger.cells.len() as u16;
+        let is_in_region = u64::from(ledger.empty_in_region.contains(&(device, memory_type)));
         ledger.cells.push(LedgerCell {
             device: Arc::clone(self.registry.device(device)),
             memory_type,
-            counters: Counters::default(),
+            counters: Counters { is_in_region, ..Counters::default() },
             buffers: List::default(),
             published_usage_bytes: 0,
             crest_bytes: 0,

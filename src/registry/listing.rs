@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{MemoryType, Process, Registry};
 
 /// Records looked at while a ledger is held: about ten microseconds.
-const RECORDS_PER_HOLD: usize = 4096;
+const RECORDS_PER_HOLD: u32 = 4096;
 
 /// Which buffers are wanted; `None` means any.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -101,9 +101,11 @@ fn hold(
     buffers: &mut Vec<BufferSnapshot>,
 ) -> Option<u32> {
     let ledger = process.ledger();
+    let slots = ledger.slots();
+    let end = slots.min(first_slot.saturating_add(RECORDS_PER_HOLD));
     let mut found = 0;
-    for (looked_at, (slot, memory_type, record)) in ledger.slots_from(first_slot).enumerate() {
-        if found == wanted || looked_at == RECORDS_PER_HOLD {
+    for (slot, memory_type, record) in ledger.live(first_slot..end) {
+        if found == wanted {
             return Some(slot);
         }
         let passes = filter.device.is_none_or(|device| device == record.device)
@@ -122,5 +124,5 @@ fn hold(
             });
         }
     }
-    None
+    (end < slots).then_some(end)
 }

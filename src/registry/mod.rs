@@ -94,23 +94,21 @@ impl Registry {
         self.devices.iter().filter_map(OnceLock::get)
     }
 
-    /// The process of that identity; `info` is asked for only when it is new.
-    pub fn process(
-        &self,
-        identity: Identity,
-        now_ns: u64,
-        info: impl FnOnce() -> ProcessInfo,
-    ) -> Arc<Process> {
+    /// The process of that identity; it is known from now on.
+    pub fn process(&self, identity: Identity, now_ns: u64, info: ProcessInfo) -> Arc<Process> {
         let mut births = self.births.lock();
         if let Some(process) = births.known.get(&identity) {
             return Arc::clone(process);
         }
         births.count += 1;
-        let process = Arc::new(Process::new(identity, info(), births.count, now_ns));
+        let process = Arc::new(Process::new(identity, info, births.count, now_ns));
         births.known.insert(identity, Arc::clone(&process));
-        let world = self.world.load();
-        let processes = world.processes.iter().chain([&process]).cloned().collect();
-        self.world.store(Arc::new(World { processes, retired: Arc::clone(&world.retired) }));
+        // An ended process of the same pid would have the same labels, and a scrape may not say two things of one series.
+        self.change_world(
+            &mut births,
+            |other| other.has_ended() && other.pid() == identity.pid,
+            Some(&process),
+        );
         process
     }
 
@@ -121,10 +119,9 @@ impl Registry {
 
     /// The process is gone: reclaims what it held, as orphaned. Gives the number of buffers and bytes.
     pub fn end(&self, process: &Process, now_ns: u64) -> Orphaned {
-        if process.has_ended() {
+        if !self.batch(process, now_ns).end() {
             return Orphaned::default();
         }
-        self.batch(process, now_ns).end();
         process.mark_ended(now_ns);
         self.events.count(Event::ProcessEnd, 1);
         process.cells().iter().map(|cell| cell.read()).fold(Orphaned::default(), |sum, counters| Orphaned {
@@ -135,23 +132,34 @@ impl Registry {
 
     /// Stops showing processes that ended at least `linger_ns` ago; their counters stay in the devices' sums.
     pub fn retire(&self, now_ns: u64, linger_ns: u64) {
-        let is_due = |process: &Arc<Process>| {
+        let is_due = |process: &Process| {
             process.ended_ns().is_some_and(|ended| now_ns.saturating_sub(ended) >= linger_ns)
         };
-        let mut births = self.births.lock();
-        let world = self.world.load();
-        let (due, processes): (Vec<_>, Vec<_>) = world.processes.iter().cloned().partition(is_due);
-        if due.is_empty() {
-            return;
+        if self.world().processes.iter().any(|process| is_due(process)) {
+            self.change_world(&mut self.births.lock(), is_due, None);
         }
-        let mut retired = Retired::clone(&world.retired);
+    }
+
+    /// Replaces the world by one without some ended processes and with a new one.
+    fn change_world(
+        &self,
+        births: &mut Births,
+        is_due: impl Fn(&Process) -> bool,
+        born: Option<&Arc<Process>>,
+    ) {
+        let world = self.world.load();
+        let (due, mut processes): (Vec<_>, Vec<_>) =
+            world.processes.iter().cloned().partition(|process| is_due(process));
+        processes.extend(born.cloned());
+        let mut retired = Arc::clone(&world.retired);
         for process in &due {
             births.known.remove(&process.identity());
             for cell in process.cells().iter() {
-                retired.entry((cell.device(), cell.memory_type())).or_default().absorb(&cell.read());
+                let sums = Arc::make_mut(&mut retired);
+                sums.entry((cell.device(), cell.memory_type())).or_default().absorb(&cell.read());
             }
         }
-        self.world.store(Arc::new(World { processes, retired: Arc::new(retired) }));
+        self.world.store(Arc::new(World { processes, retired }));
     }
 
     /// The counters of what has come in.

@@ -115,6 +115,11 @@ impl Process {
         self.ended_ns().is_some()
     }
 
+    /// The buffers that it holds.
+    pub fn buffers(&self) -> u64 {
+        self.cells().iter().map(|cell| cell.read().buffers).sum()
+    }
+
     /// The kernels it has loaded, by device and kind.
     pub fn kernels(&self) -> Vec<(u16, KernelKind, KernelTally)> {
         self.ledger().kernels().filter(|(_, _, tally)| tally.kernels > 0).collect()

@@ -25,9 +25,10 @@ impl Time {
         self.monotonic_ns.saturating_sub(earlier_monotonic_ns) as f64 / 1e9
     }
 
-    /// The time of day of an earlier moment, in seconds since the epoch.
+    /// The time of day of an earlier moment, in seconds since the epoch: the same at every later instant.
     pub fn unix_seconds_of(&self, earlier_monotonic_ns: u64) -> f64 {
-        self.unix_ns as f64 / 1e9 - self.seconds_since(earlier_monotonic_ns)
+        let age_ns = self.monotonic_ns.saturating_sub(earlier_monotonic_ns);
+        self.unix_ns.saturating_sub(age_ns) as f64 / 1e9
     }
 }
 

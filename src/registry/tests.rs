@@ -5,14 +5,18 @@ use super::*;
 const NOW: Time = Time { monotonic_ns: 1_000, unix_ns: 5_000_000_000 };
 
 fn process(registry: &Registry, pid: u32) -> Arc<Process> {
-    registry.process(Identity { pid, start_ticks: 1 }, 1, || ProcessInfo {
-        name: format!("model-{pid}"),
-        uid: 1000,
-        user: "ml".into(),
-        cgroup: None,
-        start_time_seconds: None,
-        source: Source::Socket,
-    })
+    registry.process(
+        Identity { pid, start_ticks: 1 },
+        1,
+        ProcessInfo {
+            name: format!("model-{pid}"),
+            uid: 1000,
+            user: "ml".into(),
+            cgroup: None,
+            start_time_seconds: None,
+            source: Source::Socket,
+        },
+    )
 }
 
 /// The usage, buffers, allocations and frees of a device's memory, from a snapshot whose sums are checked on the way.
@@ -157,7 +161,7 @@ fn an_ended_process_is_reclaimed_shown_for_a_while_and_never_forgotten_in_the_su
     registry.retire(60, 10);
     assert_eq!(registry.snapshot(NOW).processes.len(), 1);
     assert_eq!(totals(&registry, 0, MemoryType::Dram), (11, 1, 2, 1));
-    let again = registry.process(first.identity(), 70, || first.info().clone());
+    let again = registry.process(first.identity(), 70, first.info().clone());
     assert!(!again.has_ended(), "the identity is free again");
 }
 
@@ -265,4 +269,64 @@ fn snapshots_add_up_while_processes_allocate_and_end() {
     });
     assert_eq!(totals(&registry, 0, MemoryType::Dram), (0, 0, 30_000, 30_000));
     assert_eq!(registry.device(0).memory(MemoryType::Dram).usage_bytes(), 0);
+}
+
+#[test]
+fn memory_taken_at_once_may_be_given_back_in_parts_and_the_other_way_round() {
+    let registry = Registry::new(0);
+    let owner = process(&registry, 1);
+    let mut batch = registry.batch(&owner, 1);
+    batch.take(0, MemoryType::Cb, 100).expect("a size");
+    assert_eq!(batch.give_back(0, MemoryType::Cb, 40), Ok(()));
+    assert_eq!(batch.give_back(0, MemoryType::Cb, 60), Ok(()));
+    batch.publish();
+    assert_eq!(totals(&registry, 0, MemoryType::Cb), (0, 0, 1, 1));
+    for _ in 0..3 {
+        batch.take(0, MemoryType::Cb, 10).expect("a size");
+    }
+    assert_eq!(batch.give_back(0, MemoryType::Cb, 30), Ok(()));
+    drop(batch);
+    assert_eq!(totals(&registry, 0, MemoryType::Cb), (0, 0, 4, 4));
+}
+
+#[test]
+fn a_kernel_is_unloaded_as_the_kind_that_it_was_loaded_as() {
+    let registry = Registry::new(0);
+    let owner = process(&registry, 1);
+    let mut batch = registry.batch(&owner, 1);
+    batch.load_kernel(0, KernelKind::Fabric, 64).expect("a size");
+    assert_eq!(batch.unload_kernel(0, KernelKind::Dispatch, 64), Err(Refusal::UnknownFree));
+    assert_eq!(batch.unload_kernel(0, KernelKind::Fabric, 64), Ok(()));
+    drop(batch);
+    assert_eq!(owner.kernels(), []);
+}
+
+#[test]
+fn a_pid_that_is_used_again_has_one_set_of_series() {
+    let registry = Registry::new(0);
+    let first = process(&registry, 7);
+    registry.batch(&first, 1).allocate(0, MemoryType::Dram, 1, 100).expect("new");
+    registry.end(&first, 2);
+    let again = registry.process(Identity { pid: 7, start_ticks: 2 }, 3, first.info().clone());
+    registry.batch(&again, 3).allocate(0, MemoryType::Dram, 1, 5).expect("new");
+    let snapshot = registry.snapshot(NOW);
+    assert_eq!(snapshot.processes.len(), 1, "the ended one has been retired");
+    assert_eq!(totals(&registry, 0, MemoryType::Dram), (5, 1, 2, 1));
+}
+
+#[test]
+fn a_page_holds_a_ledger_no_longer_for_what_has_been_freed() {
+    let registry = Registry::new(0);
+    let owner = process(&registry, 1);
+    let mut batch = registry.batch(&owner, 1);
+    for id in 0..20_000 {
+        batch.allocate(0, MemoryType::Dram, id, 1).expect("new");
+    }
+    for id in 0..19_999 {
+        batch.free(0, id).expect("known");
+    }
+    drop(batch);
+    let page = registry.buffers(&BufferFilter::default(), Cursor::default(), 10, 2);
+    assert_eq!(page.buffers.iter().map(|buffer| buffer.id).collect::<Vec<_>>(), [19_999]);
+    assert_eq!(page.next, None);
 }

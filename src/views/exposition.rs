@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use crate::registry::metrics::{METRICS, Metric, Rows, Samples, Value};
+use crate::registry::metrics::{Kind, METRICS, Metric, Rows, Samples, Value};
 use crate::registry::{
     DeviceSnapshot, HistogramSnapshot, MemorySnapshot, MemoryType, ProcessMemory, ProcessSnapshot, Snapshot,
     Time,
@@ -22,6 +22,9 @@ pub trait Exposition {
     /// A family begins; its samples follow.
     fn family(&mut self, metric: &FamilyHead<'_>);
 
+    /// Whether the beginnings of counters and distributions are samples of their own.
+    fn has_created_samples(&self) -> bool;
+
     /// A gauge's or a counter's value. `since` is when a counter began, in seconds since the epoch.
     fn sample(&mut self, labels: &Self::Labels, value: Value, since: f64);
 
@@ -37,14 +40,14 @@ pub struct FamilyHead<'a> {
     /// What it says.
     pub help: &'a str,
     /// Its type.
-    pub kind: crate::registry::metrics::Kind,
+    pub kind: Kind,
     /// Its unit, as the name has it: bytes or seconds.
     pub unit: Option<&'static str>,
 }
 
 impl<'a> FamilyHead<'a> {
     /// The head of a family with that name; the unit is the one that the name ends in.
-    pub fn new(name: &'a str, help: &'a str, kind: crate::registry::metrics::Kind) -> Self {
+    pub fn new(name: &'a str, help: &'a str, kind: Kind) -> Self {
         let base = name.strip_suffix("_total").unwrap_or(name);
         let unit = ["bytes", "seconds"].into_iter().find(|unit| base.ends_with(unit));
         FamilyHead { name, help, kind, unit }
@@ -352,7 +355,7 @@ impl<E: Exposition> Family<'_, E> {
         if self.begin() {
             self.to.histogram(labels, histogram, since);
         }
-        // Buckets, the one without a bound, sum and count; one sample has been counted.
+        // Buckets, the one without a bound, sum and count; one sample has been counted already.
         self.samples += if self.is_wanted { histogram.classic().count() as u64 + 2 } else { 0 };
     }
 
@@ -362,7 +365,9 @@ impl<E: Exposition> Family<'_, E> {
             let Metric { name, help, kind, .. } = *self.metric;
             self.to.family(&FamilyHead::new(name, help, kind));
         }
-        self.samples += u64::from(self.is_wanted);
+        if self.is_wanted {
+            self.samples += 1 + u64::from(self.to.has_created_samples() && self.metric.kind != Kind::Gauge);
+        }
         self.is_wanted
     }
 }

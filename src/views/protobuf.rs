@@ -106,6 +106,10 @@ impl Exposition for Protobuf {
         }
     }
 
+    fn has_created_samples(&self) -> bool {
+        false
+    }
+
     fn sample(&mut self, labels: &Vec<u8>, value: Value, since: f64) {
         let value = match value {
             Value::Unsigned(value) => value as f64,

@@ -109,6 +109,10 @@ impl Exposition for Text {
         }
     }
 
+    fn has_created_samples(&self) -> bool {
+        self.dialect == Dialect::OpenMetrics
+    }
+
     fn sample(&mut self, labels: &String, value: Value, since: f64) {
         let is_counter = self.kind == Kind::Counter;
         self.open(if is_counter { "_total" } else { "" }, labels, &[]);
@@ -178,14 +182,18 @@ mod tests {
     }
 
     fn allocate(registry: &Registry, pid: u32, name: &str, size_bytes: u64) {
-        let owner = registry.process(Identity { pid, start_ticks: 1 }, 500_000_000, || ProcessInfo {
-            name: name.into(),
-            uid: 0,
-            user: "root".into(),
-            cgroup: None,
-            start_time_seconds: Some(1_699_999_999.5),
-            source: Source::Socket,
-        });
+        let owner = registry.process(
+            Identity { pid, start_ticks: 1 },
+            500_000_000,
+            ProcessInfo {
+                name: name.into(),
+                uid: 0,
+                user: "root".into(),
+                cgroup: None,
+                start_time_seconds: Some(1_699_999_999.5),
+                source: Source::Socket,
+            },
+        );
         registry.batch(&owner, 1_000_000_000).allocate(0, MemoryType::Dram, 1, size_bytes).expect("new");
     }
 
@@ -294,11 +302,13 @@ mod tests {
     fn the_number_of_series_is_the_number_of_samples() {
         let registry = Registry::new(0);
         allocate(&registry, 42, "llama", 5000);
-        let body = text(&registry);
-        let samples = body.lines().filter(|line| !line.starts_with('#')).count() as u64;
-        let told = body
-            .lines()
-            .filter_map(|line| line.strip_prefix("ttmem_series")?.split_once(' ')?.1.parse::<u64>().ok());
-        assert_eq!(told.sum::<u64>(), samples);
+        for dialect in [Dialect::Prometheus, Dialect::OpenMetrics] {
+            let body = expose_to(dialect, &registry, &[], 1000);
+            let samples = body.lines().filter(|line| !line.starts_with('#')).count() as u64;
+            let told = body
+                .lines()
+                .filter_map(|line| line.strip_prefix("ttmem_series")?.split_once(' ')?.1.parse::<u64>().ok());
+            assert_eq!(told.sum::<u64>(), samples, "{dialect:?}");
+        }
     }
 }

@@ -9,9 +9,13 @@
     reason = "a test that cannot go on should say where"
 )]
 
+pub mod alertmanager;
+pub mod boards;
 pub mod exposition;
 pub mod frames;
+pub mod prometheus;
 pub mod regions;
+pub mod rules;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -187,6 +191,27 @@ impl Daemon {
 
     pub fn signal(&self, signal: Signal) {
         send_signal(self.child.id(), signal);
+    }
+
+    /// Keeps it from running until [`Daemon::thaw`]: what happens in between, it finds all at once.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        wait_for("all of the daemon's threads to stop", || {
+            let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+            let mut states = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")));
+            states.all(|stat| stat.is_ok_and(|stat| stat.contains(") T "))).then_some(())
+        });
+    }
+
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Ends it as the kernel's out-of-memory killer would, and gives the directory with all that it leaves behind.
+    pub fn kill(mut self) -> Directory {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.directory, Directory::new())
     }
 
     /// Waits for the daemon to end by itself.

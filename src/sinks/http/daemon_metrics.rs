@@ -75,8 +75,13 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    pub(super) fn samples(&self) -> u64 {
-        self.families.iter().map(|family| family.get_metric().len() as u64).sum()
+    /// How many samples they are in a format.
+    pub(super) fn samples<E: Exposition>(&self, format: &E) -> u64 {
+        let samples = |family: &MetricFamily| {
+            let created = format.has_created_samples() && family.get_field_type() == MetricType::COUNTER;
+            family.get_metric().len() as u64 * if created { 2 } else { 1 }
+        };
+        self.families.iter().map(samples).sum()
     }
 
     /// Appends them to an exposition.

@@ -34,11 +34,13 @@ fn body(bytes: Vec<u8>) -> Body {
 }
 
 /// Connections served at once; further ones wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 512;
+const CONNECTIONS_MAX: usize = 64;
 /// A request's line and headers may not be longer.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// A client that does not finish its request's head in this time is let go.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that does not take any of its answer in this time is let go.
+const UNREAD_TIMEOUT_MS: u32 = 10_000;
 /// How long answers under way may take when the daemon stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait before taking connections again when there is no room for one.
@@ -134,5 +136,7 @@ async fn accept(
     let (stream, _) = listener.accept().await?;
     // Answers are written whole; waiting to fill a packet would only delay them.
     stream.set_nodelay(true)?;
+    // Whoever asks and then does not read would hold his place, and the whole answer, for ever.
+    rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD_TIMEOUT_MS)?;
     Ok((stream, permit))
 }

@@ -21,7 +21,7 @@ pub(super) enum Format {
 impl Format {
     pub(super) const fn content_type(self) -> &'static str {
         match self {
-            Format::Text004 => "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
+            Format::Text004 => "text/plain; version=0.0.4; charset=utf-8",
             Format::Text100 => "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
             Format::OpenMetrics => {
                 "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"

@@ -58,7 +58,7 @@ fn to_json(value: &impl Serialize) -> Response<Body> {
     content(JSON, text)
 }
 
-fn content(media_type: &'static str, text: Vec<u8>) -> Response<Body> {
+pub(super) fn content(media_type: &'static str, text: Vec<u8>) -> Response<Body> {
     let mut response = Response::new(body(text));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -68,5 +68,6 @@ fn content(media_type: &'static str, text: Vec<u8>) -> Response<Body> {
 }
 
 pub(super) fn now() -> Time {
-    Time { monotonic_ns: clock::monotonic_ns(), unix_ns: clock::unix_ns() }
+    let (monotonic_ns, unix_ns) = clock::now();
+    Time { monotonic_ns, unix_ns }
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hyper::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
+use hyper::header::{CONTENT_ENCODING, HeaderValue, VARY};
 use hyper::{HeaderMap, Request, Response};
 
 use super::negotiation::{Coding, Format, coding, format};
 use super::problem::Problem;
-use super::{Body, Sources, body};
+use super::{Body, Sources};
 use crate::clock;
 use crate::registry::Snapshot;
 use crate::views::exposition::{Exposition, Selection, expose};
@@ -51,10 +51,8 @@ pub(super) async fn answer<B>(sources: &Sources, request: &Request<B>) -> Result
 }
 
 fn respond(text: Vec<u8>, format: Format, coding: Coding) -> Response<Body> {
-    let mut response = Response::new(body(text));
+    let mut response = super::routes::content(format.content_type(), text);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
     if let Some(name) = coding.name() {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
@@ -81,7 +79,7 @@ fn encode(sources: &Sources, selection: &Selection, format: Format) -> Vec<u8> {
 
 fn write_all<E: Exposition>(sources: &Sources, snapshot: &Snapshot, selection: &Selection, to: &mut E) {
     let own = sources.metrics.gather(selection);
-    expose(snapshot, selection, own.samples(), to);
+    expose(snapshot, selection, own.samples(to), to);
     own.write(to);
 }
 

@@ -1,0 +1,331 @@
+//! The unmodified ttnn on boards that are not there: what it holds appears byte for byte, and goes with it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use serde_json::Value;
+use support::regions::{dump_region, slot_of};
+use support::{Daemon, Directory, Metrics, Peer, installed_peer, peers, ttmem};
+
+/// Where tt-metal always publishes its regions.
+const SHM: &str = "/dev/shm";
+/// Begins the unique id of every chip of these tests: no factory's chip has it.
+const CHIP_ID_BASE: u64 = 0x7e57 << 48;
+const MEMORY_TYPES: [&str; 5] = ["dram", "l1", "l1_small", "trace", "cb"];
+/// A user that owns nothing, on any Linux.
+const NOBODY: u32 = 65_534;
+
+/// A board of the test's own, with what an unmodified ttnn process needs to open it.
+struct Board {
+    environment: BTreeMap<String, String>,
+    regions: Vec<PathBuf>,
+    _directory: Directory,
+}
+
+impl Board {
+    fn new(product: &str, chips: u64) -> Board {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let directory = Directory::new();
+        let number = u64::from(COUNT.fetch_add(1, Ordering::Relaxed));
+        let chip_ids =
+            (0..chips).map(|chip| CHIP_ID_BASE | u64::from(std::process::id()) << 16 | number << 4 | chip);
+        let mut command = Command::new(installed_peer("ttnn/bin/python"));
+        command.arg(peers().join("mock_cluster.py")).arg(directory.join("board")).args(["--board", product]);
+        for chip_id in chip_ids {
+            command.args(["--chip-id", &chip_id.to_string()]);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let made: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let environment = serde_json::from_value(made["env"].clone()).unwrap();
+        let board = Board { environment, regions: paths(&made["regions"]), _directory: directory };
+        // A test of the same pid may have been killed before it could.
+        board.remove_regions();
+        board
+    }
+
+    fn n150() -> Board {
+        Board::new("n150", 1)
+    }
+
+    /// A ttnn process that has not opened a device yet, with more in its environment.
+    fn process(&self, environment: &[(&str, &str)]) -> Peer {
+        Peer::start(
+            Command::new(installed_peer("ttnn/bin/python"))
+                .arg(peers().join("ttnn_workload.py"))
+                .envs(&self.environment)
+                .envs(environment.iter().copied())
+                // Its greeting would stand among the tests' own output.
+                .env("LOGURU_LEVEL", "WARNING"),
+        )
+    }
+
+    /// A ttnn process that has opened device 0.
+    fn open(&self) -> Peer {
+        let mut process = self.process(&[]);
+        process.ask(r#"{"op":"open"}"#);
+        process
+    }
+
+    fn remove_regions(&self) {
+        for region in &self.regions {
+            // It is there only once a process has opened the chip.
+            let _ = fs::remove_file(region);
+        }
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        self.remove_regions();
+    }
+}
+
+fn paths(list: &Value) -> Vec<PathBuf> {
+    list.as_array().unwrap().iter().map(|path| PathBuf::from(path.as_str().unwrap())).collect()
+}
+
+/// A daemon on this host's own regions. Those of other tests are on device 0 as well: what counts here is the process.
+fn daemon() -> Daemon {
+    Daemon::launch(ttmem(), Directory::new(), Path::new(SHM), &[])
+}
+
+/// Makes a tensor and gives its bytes.
+fn alloc(process: &mut Peer, name: &str, memory: &str, shape: &str) -> f64 {
+    let command = format!(r#"{{"op":"alloc","name":"{name}","memory":"{memory}","shape":{shape}}}"#);
+    process.ask(&command)["bytes"].as_f64().unwrap()
+}
+
+fn free(process: &mut Peer, name: &str) {
+    process.ask(&format!(r#"{{"op":"free","name":"{name}"}}"#));
+}
+
+/// What a process holds on a device, in the order of the memory types, where 0 and no sample are the same.
+fn held(metrics: &Metrics, pid: u32, device: u16) -> [f64; MEMORY_TYPES.len()] {
+    MEMORY_TYPES.map(|memory_type| metrics.process_usage(pid, device, memory_type).unwrap_or(0.0))
+}
+
+/// Waits until a process holds exactly this.
+fn wait_for_held(daemon: &Daemon, pid: u32, device: u16, expected: [f64; MEMORY_TYPES.len()]) -> Metrics {
+    let what = format!("process {pid} to hold {expected:?} on device {device}");
+    let metrics = daemon.wait_for_metrics(&what, |metrics| held(metrics, pid, device) == expected);
+    metrics.assert_adds_up();
+    metrics
+}
+
+#[test]
+fn tensors_appear_byte_for_byte_and_go_when_freed() {
+    let (daemon, board) = (daemon(), Board::n150());
+    let mut process = board.open();
+    let pid = process.pid();
+    let mut expected = [0.0; MEMORY_TYPES.len()];
+    let tensors = [
+        ("a", 0, "[64, 64]"),
+        ("b", 1, "[32, 96]"),
+        ("c", 2, "[64, 32]"),
+        ("d", 3, "[128, 64]"),
+        // Not a whole number of tiles.
+        ("e", 0, "[100, 50]"),
+    ];
+    for (name, memory, shape) in tensors {
+        let bytes = alloc(&mut process, name, MEMORY_TYPES[memory], shape);
+        assert!(bytes > 0.0);
+        expected[memory] += bytes;
+        wait_for_held(&daemon, pid, 0, expected);
+    }
+    let expected_bytes = expected;
+    for name in ["a", "b", "c", "d", "e"] {
+        free(&mut process, name);
+    }
+    let metrics = wait_for_held(&daemon, pid, 0, [0.0; 5]);
+    let pid_label = pid.to_string();
+    for (memory_type, bytes) in MEMORY_TYPES.into_iter().zip(expected_bytes).filter(|(_, bytes)| *bytes > 0.0)
+    {
+        let labels = [("pid", pid_label.as_str()), ("device", "0"), ("memory_type", memory_type)];
+        assert_eq!(metrics.value("ttmem_process_memory_peak_bytes", &labels), Some(bytes), "{memory_type}");
+    }
+
+    alloc(&mut process, "f", "dram", "[64, 64]");
+    wait_for_held(&daemon, pid, 0, [8192.0, 0.0, 0.0, 0.0, 0.0]);
+    process.ask(r#"{"op":"close"}"#);
+    wait_for_held(&daemon, pid, 0, [0.0; 5]);
+}
+
+#[test]
+fn a_programs_circular_buffers_are_memory_of_their_own() {
+    let (daemon, board) = (daemon(), Board::n150());
+    let mut process = board.open();
+    let dram = ["a", "b"].map(|name| alloc(&mut process, name, "dram", "[64, 64]")).iter().sum::<f64>();
+    let sum = process.ask(r#"{"op":"add","left":"a","right":"b","name":"c"}"#)["bytes"].as_f64().unwrap();
+    let region = dump_region(&board.regions[0]);
+    let circular = slot_of(&region, process.pid()).unwrap()["cb"].as_f64().unwrap();
+    assert!(circular > 0.0, "{region}");
+    wait_for_held(&daemon, process.pid(), 0, [dram + sum, 0.0, 0.0, 0.0, circular]);
+}
+
+#[test]
+fn a_tensor_of_a_mesh_is_held_on_each_of_its_devices() {
+    let (daemon, board) = (daemon(), Board::new("n300", 2));
+    let mut process = board.process(&[]);
+    process.ask(r#"{"op":"open","mesh":[1,2]}"#);
+    let bytes = alloc(&mut process, "a", "dram", "[64, 64]");
+    for device in [0, 1] {
+        wait_for_held(&daemon, process.pid(), device, [bytes, 0.0, 0.0, 0.0, 0.0]);
+    }
+    free(&mut process, "a");
+    for device in [0, 1] {
+        wait_for_held(&daemon, process.pid(), device, [0.0; 5]);
+    }
+}
+
+#[test]
+fn processes_on_one_chip_are_told_apart() {
+    let (daemon, board) = (daemon(), Board::n150());
+    let (mut first, mut second) = (board.open(), board.open());
+    let firsts = [alloc(&mut first, "a", "dram", "[128, 64]"), 0.0, 0.0, 0.0, 0.0];
+    let seconds = [
+        alloc(&mut second, "a", "dram", "[64, 64]"),
+        alloc(&mut second, "b", "l1", "[32, 32]"),
+        0.0,
+        0.0,
+        0.0,
+    ];
+    wait_for_held(&daemon, first.pid(), 0, firsts);
+    wait_for_held(&daemon, second.pid(), 0, seconds);
+    free(&mut second, "a");
+    wait_for_held(&daemon, second.pid(), 0, [0.0, seconds[1], 0.0, 0.0, 0.0]);
+    first.ask(r#"{"op":"exit"}"#);
+    first.finish();
+    let metrics = wait_for_held(&daemon, first.pid(), 0, [0.0; 5]);
+    assert_eq!(held(&metrics, second.pid(), 0), [0.0, seconds[1], 0.0, 0.0, 0.0]);
+}
+
+/// A host's chips are dealt out in this way, and each process then calls its own chip device 0.
+#[test]
+fn processes_that_see_different_chips_are_told_apart() {
+    let (daemon, board) = (daemon(), Board::new("2xn150", 2));
+    let shapes = ["[64, 64]", "[128, 64]"];
+    let processes: Vec<(Peer, f64)> = (0..2)
+        .map(|chip| {
+            let mut process = board.process(&[("TT_VISIBLE_DEVICES", &chip.to_string())]);
+            process.ask(r#"{"op":"open"}"#);
+            let bytes = alloc(&mut process, "a", "dram", shapes[chip]);
+            (process, bytes)
+        })
+        .collect();
+    for ((process, bytes), region) in processes.iter().zip(&board.regions) {
+        assert!(slot_of(&dump_region(region), process.pid()).is_some(), "it uses another chip");
+        let pid = process.pid().to_string();
+        let usage = |metrics: &Metrics| metrics.sum("ttmem_process_memory_usage_bytes", &[("pid", &pid)]);
+        daemon.wait_for_metrics("each process's memory", |metrics| usage(metrics) == *bytes).assert_adds_up();
+    }
+}
+
+#[test]
+fn a_killed_process_leaves_nothing_behind_although_its_region_does() {
+    let (daemon, board) = (daemon(), Board::n150());
+    let (mut victim, mut other) = (board.open(), board.open());
+    let victims = [
+        alloc(&mut victim, "a", "dram", "[128, 64]"),
+        alloc(&mut victim, "b", "l1", "[64, 64]"),
+        alloc(&mut victim, "c", "l1_small", "[32, 32]"),
+        alloc(&mut victim, "d", "trace", "[32, 64]"),
+        0.0,
+    ];
+    let others = [alloc(&mut other, "a", "dram", "[64, 64]"), 0.0, 0.0, 0.0, 0.0];
+    wait_for_held(&daemon, victim.pid(), 0, victims);
+    wait_for_held(&daemon, other.pid(), 0, others);
+
+    let killed = Instant::now();
+    victim.kill();
+    let metrics = wait_for_held(&daemon, victim.pid(), 0, [0.0; 5]);
+    println!("the daemon shows nothing of a killed process after {} ms", killed.elapsed().as_millis());
+    assert_eq!(held(&metrics, other.pid(), 0), others);
+    let region = dump_region(&board.regions[0]);
+    let slot = slot_of(&region, victim.pid()).unwrap();
+    for (memory_type, bytes) in MEMORY_TYPES.into_iter().zip(victims) {
+        assert_eq!(slot[memory_type].as_f64(), Some(bytes), "tt-metal cleans up by itself: {region}");
+    }
+
+    // The other goes on, and its changes do not bring the dead one back.
+    let more = alloc(&mut other, "b", "dram", "[32, 32]");
+    let metrics = wait_for_held(&daemon, other.pid(), 0, [others[0] + more, 0.0, 0.0, 0.0, 0.0]);
+    assert_eq!(held(&metrics, victim.pid(), 0), [0.0; 5]);
+}
+
+#[test]
+fn a_process_is_known_by_name_user_and_source() {
+    let (daemon, board) = (daemon(), Board::n150());
+    let mut process = board.open();
+    let bytes = alloc(&mut process, "a", "dram", "[1024, 1024]");
+    assert_eq!(bytes, f64::from(2 << 20), "two bytes for each number");
+    let metrics = wait_for_held(&daemon, process.pid(), 0, [bytes, 0.0, 0.0, 0.0, 0.0]);
+    let pid = process.pid().to_string();
+    let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+    let name = "python:ttnn_workload.py";
+    let labels = [("pid", pid.as_str()), ("process", name), ("user", user.trim()), ("source", "shm")];
+    assert_eq!(metrics.value("ttmem_process_info", &labels), Some(1.0), "{}", metrics.text);
+
+    let server = format!("http://{}", daemon.http());
+    let status = |options: &[&str]| {
+        let output = ttmem().args(["status", "--server", &server]).args(options).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = status(&[]);
+    let row = table.lines().find(|line| line.split_whitespace().next() == Some(&pid));
+    let row = row.unwrap_or_else(|| panic!("{table}"));
+    assert!(row.contains("2.0 MiB") && row.contains(user.trim()) && row.contains(name), "{row}");
+    let json: Value = serde_json::from_str(&status(&["--json"])).unwrap();
+    let processes = json["processes"].as_array().unwrap();
+    let shown = processes.iter().find(|shown| shown["pid"] == process.pid()).unwrap();
+    assert_eq!((&shown["source"], &shown["device_usage_bytes"]), (&"shm".into(), &(2 << 20).into()));
+}
+
+#[test]
+fn a_daemon_that_may_not_read_the_region_says_what_to_do() {
+    let board = Board::n150();
+    let mut process = board.open();
+    alloc(&mut process, "a", "dram", "[64, 64]");
+    let region = &board.regions[0];
+    assert_eq!(fs::metadata(region).unwrap().permissions().mode() & 0o777, 0o600, "tt-metal's own choice");
+
+    let directory = Directory::new();
+    let program = if rustix::process::geteuid().is_root() {
+        // Another user must be able to start the program and to make a socket beside it.
+        let program = directory.join("ttmem");
+        fs::copy(env!("CARGO_BIN_EXE_ttmem"), &program).unwrap();
+        chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        let mut command = Command::new("setpriv");
+        let nobody = NOBODY.to_string();
+        command.args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups"]).arg(program);
+        command
+    } else {
+        // Only root can be somebody else; taking the owner's own permission away comes to the same.
+        fs::set_permissions(region, fs::Permissions::from_mode(0o000)).unwrap();
+        ttmem()
+    };
+    let daemon = Daemon::launch(program, directory, Path::new(SHM), &[]);
+    let about_it =
+        |daemon: &Daemon| daemon.log().into_iter().find(|line| line["path"].as_str() == region.to_str());
+    let line = support::wait_for("a line about the region", || about_it(&daemon));
+    let error = line["error"].as_str().unwrap();
+    assert_eq!(line["level"], "WARN");
+    assert!(
+        error.contains("Permission denied") && error.contains("run the daemon as that user or as root"),
+        "{error}"
+    );
+    // It goes on, without that process.
+    let metrics = daemon.metrics();
+    assert_eq!(held(&metrics, process.pid(), 0), [0.0; 5]);
+    assert!(metrics.rejected("region") >= 1.0);
+}
