@@ -13,6 +13,7 @@ mod origin;
 mod products;
 mod settings;
 mod values;
+mod web;
 mod written;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -26,6 +27,9 @@ pub use origin::{Loaded, Origin};
 pub use products::{PRODUCTS, Product};
 pub use settings::{Kind, SETTINGS, Setting};
 pub use values::{Arch, LogFormat, LogLevel, Range, SocketBufferTypes, SocketLayout};
+pub use web::{
+    CIPHER_SUITES, ClientAuth, Named, Pem, PemSource, RateLimit, TlsConfig, TlsVersions, User, WebConfig,
+};
 pub use written::{differences, example, markdown};
 
 /// The socket that existing clients report to.
@@ -58,6 +62,8 @@ pub struct Config {
     pub trust_claimed_pids: bool,
     /// HTTP addresses: at least one, none twice.
     pub listen: Vec<SocketAddr>,
+    /// TLS, users, headers and a rate limit for HTTP; none of them if there is no such file.
+    pub web_config: Option<PathBuf>,
     /// Devices that the operator describes, by ascending index, none twice.
     pub devices: Vec<DeviceConfig>,
     /// Where tt-metal publishes its regions; none if they are not to be read.
@@ -88,6 +94,7 @@ impl Default for Config {
             ingest_threads: ingest_threads_auto(),
             trust_claimed_pids: false,
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))],
+            web_config: None,
             devices: Vec::new(),
             shm_dir: Some(PathBuf::from("/dev/shm")),
             shm_interval_ms: 100,

@@ -259,6 +259,24 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "web_config",
+        flag: "web-config",
+        section: "HTTP",
+        value_name: "FILE",
+        kind: Kind::Path,
+        default: "none",
+        reload: false,
+        help: "YAML file with TLS, users, headers and a rate limit for HTTP",
+        details: "The format is that of Prometheus's exporters (--web.config.file); docs/web-config.md describes it. \
+                  The file and the certificates that it names are read again whenever they change. none: everybody \
+                  may ask, without encryption.",
+        apply: |config, text| values::unless_none(text, values::path).map(|path| config.web_config = path),
+        show: |config| match &config.web_config {
+            Some(path) => quoted(&path.to_string_lossy()),
+            None => quoted("none"),
+        },
+    },
+    Setting {
         key: "log_format",
         flag: "log-format",
         section: "Log",
