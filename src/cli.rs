@@ -8,7 +8,7 @@ pub mod status;
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -180,13 +180,20 @@ fn check_config_command() -> Command {
         .value_name("FILE")
         .value_hint(ValueHint::FilePath)
         .value_parser(value_parser!(PathBuf))
-        .required_unless_present_any(["list", "example"])
+        .required_unless_present_any(["list", "example", "web-config"])
         .help("The TOML file to check");
     let list = Arg::new("list")
         .long("list")
         .action(ArgAction::SetTrue)
         .conflicts_with_all(["file", "example"])
         .help("Print the reference of every setting, in Markdown, and check nothing");
+    let web_config = Arg::new("web-config")
+        .long("web-config")
+        .value_name("WEB-FILE")
+        .value_hint(ValueHint::FilePath)
+        .value_parser(value_parser!(PathBuf))
+        .conflicts_with_all(["file", "list", "example"])
+        .help("Check a web configuration file, and the certificates that it names, in place of FILE");
     let example = Arg::new("example")
         .long("example")
         .action(ArgAction::SetTrue)
@@ -197,17 +204,21 @@ fn check_config_command() -> Command {
         .long_about(
             "Checks a configuration file without starting anything. It prints \"FILE: ok\" and the settings \
              that differ from the defaults, or every mistake with its line and the remedy, and then ends \
-             with exit code 2.",
+             with exit code 2. The web configuration file that it names is checked as well.",
         )
         .after_help(
             "Examples:\n  \
              ttmem check-config --example > ttmem.toml\n  \
-             ttmem check-config ttmem.toml",
+             ttmem check-config ttmem.toml\n  \
+             ttmem check-config --web-config /etc/ttmem/web.yml",
         )
-        .args([file, list, example])
+        .args([file, web_config, list, example])
 }
 
 fn check_config(matches: &ArgMatches) -> anyhow::Result<()> {
+    if let Some(path) = matches.get_one::<PathBuf>("web-config") {
+        return print(&checked_web_config(path)?);
+    }
     let Some(path) = matches.get_one::<PathBuf>("file") else {
         let text = if matches.get_flag("example") { config::example() } else { config::markdown() };
         return print(&text);
@@ -215,7 +226,15 @@ fn check_config(matches: &ArgMatches) -> anyhow::Result<()> {
     let loaded = Origin::of_file(path).load()?;
     let mut lines = vec![format!("{}: ok", path.display())];
     lines.extend(config::differences(&loaded.config));
-    print(&(lines.join("\n") + "\n"))
+    let web = loaded.config.web_config.as_deref().map(checked_web_config).transpose()?;
+    print(&(lines.join("\n") + "\n" + &web.unwrap_or_default()))
+}
+
+fn checked_web_config(path: &Path) -> anyhow::Result<String> {
+    let warnings = daemon::check_web_config(path)?;
+    let path = path.display();
+    let warnings: String = warnings.iter().map(|warning| format!("{path}: warning: {warning}\n")).collect();
+    Ok(format!("{path}: ok\n{warnings}"))
 }
 
 fn completions_command() -> Command {

@@ -1,6 +1,7 @@
 //! The daemon: binds, spawns, waits for signals, drains. Everything that it starts is written elsewhere.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +19,12 @@ use crate::cli::demo::Demo;
 use crate::cli::screen::{self, Style};
 use crate::clock;
 use crate::config::{
-    Arch as ConfigArch, Config, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS, restart_needed,
+    Arch as ConfigArch, Config, ConfigError, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS,
+    restart_needed,
 };
 use crate::ingest::{Ingest, Socket};
 use crate::registry::{Arch, Banks, DeviceInfo, Registry, Time};
-use crate::sinks::http::{self, DaemonMetrics, Sources};
+use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
 use crate::views::json;
 
 /// Threads that answer HTTP: one that encodes a large scrape leaves another for the probes.
@@ -52,7 +54,15 @@ pub fn run(origin: &Origin) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    runtime.block_on(serve(origin, loaded.config, &log_level))
+    let served = runtime.block_on(serve(origin, loaded.config, &log_level));
+    // A password that is being checked is nobody's any more.
+    runtime.shutdown_background();
+    served
+}
+
+/// What is worth saying about a web configuration file that the daemon would accept.
+pub fn check_web_config(path: &Path) -> Result<Vec<String>, ConfigError> {
+    Web::check(path)
 }
 
 async fn serve(origin: &Origin, config: Config, log_level: &LogLevelHandle) -> anyhow::Result<()> {
@@ -65,7 +75,8 @@ async fn serve(origin: &Origin, config: Config, log_level: &LogLevelHandle) -> a
     let metrics = DaemonMetrics::new(env!("CARGO_PKG_VERSION"), env!("TTMEM_REVISION"), started_seconds)
         .context("cannot make metrics")?;
     metrics.reloaded(started_seconds);
-    let sources = Arc::new(Sources::new(Arc::clone(&registry), metrics, config.processes_max as usize));
+    let web = Web::load(config.web_config.as_deref())?;
+    let sources = Arc::new(Sources::new(Arc::clone(&registry), metrics, config.processes_max as usize, web));
 
     // Signals first: one that comes while the rest starts must not be lost.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -75,17 +86,16 @@ async fn serve(origin: &Origin, config: Config, log_level: &LogLevelHandle) -> a
     let socket = Socket::bind(&config.socket, config.socket_mode, config.socket_group.as_deref())?;
     let mut listeners = Vec::new();
     for address in &config.listen {
-        listeners.push(http::listen(*address).await?);
+        listeners.push(Listener::bind(*address).await?);
     }
     let ingest = Ingest::start(&config, Arc::clone(&registry), socket).context("cannot start ingest")?;
     info!(path = %config.socket.display(), "taking allocation reports");
 
     let (stop, stopping) = watch::channel(false);
-    let mut servers = tokio::task::JoinSet::new();
-    for listener in listeners {
-        info!(address = %listener.local_addr()?, "listening");
-        servers.spawn(http::serve(listener, Arc::clone(&sources), stopping.clone()));
+    for listener in &listeners {
+        info!(address = listener.name(), "listening");
     }
+    let server = tokio::spawn(http::serve(listeners, Arc::clone(&sources), stopping));
     let demo = config.demo.then(|| Demo::start(&config.socket, DEMO_DEVICES)).transpose()?;
 
     let mut daemon =
@@ -96,7 +106,10 @@ async fn serve(origin: &Origin, config: Config, log_level: &LogLevelHandle) -> a
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => daemon.reload(),
+            _ = hang_up.recv() => {
+                daemon.reload();
+                daemon.sources.web.reload(&daemon.sources.metrics);
+            }
             _ = retire.tick() => daemon.retire(),
             _ = draw.tick(), if demo.is_some() => daemon.draw(),
         }
@@ -107,7 +120,7 @@ async fn serve(origin: &Origin, config: Config, log_level: &LogLevelHandle) -> a
     }
     ingest.drain().await;
     stop.send_replace(true);
-    servers.join_all().await;
+    server.await.context("the HTTP server failed")?;
     info!("stopped");
     Ok(())
 }

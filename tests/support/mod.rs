@@ -11,6 +11,7 @@
 
 pub mod alertmanager;
 pub mod boards;
+pub mod certificates;
 pub mod exposition;
 pub mod frames;
 pub mod prometheus;

@@ -106,9 +106,9 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn tls(&mut self, section: &Entry) -> Option<TlsConfig> {
         let section_key = "tls_server_config";
+        let problems_before = self.problems.len();
         let entries = self.entries(&section.node, section_key, TLS_KEYS);
         let find = |key: &str| entries.iter().copied().find(|entry| entry.key == key && !entry.is_nothing());
-        let problems_before = self.problems.len();
         let certificate = self.pem(find("cert_file"), find("cert"));
         let key = self.pem(find("key_file"), find("key"));
         let client_ca = self.pem(find("client_ca_file"), find("client_ca"));
