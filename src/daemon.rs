@@ -15,6 +15,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry as LogRegistry, reload};
 
+use crate::activation::{Passed, PassedHttp};
 use crate::cli::demo::Demo;
 use crate::cli::screen::{self, Style};
 use crate::clock;
@@ -22,9 +23,10 @@ use crate::config::{
     Arch as ConfigArch, Config, ConfigError, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS,
     restart_needed,
 };
-use crate::ingest::{Ingest, Socket};
+use crate::ingest::Ingest;
 use crate::registry::{Arch, Banks, DeviceInfo, Registry, Time};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
+use crate::socket::Socket;
 use crate::views::json;
 
 /// Threads that answer HTTP: one that encodes a large scrape leaves another for the probes.
@@ -48,13 +50,14 @@ pub fn run(origin: &Origin) -> anyhow::Result<()> {
         warn!("{warning}");
     }
     raise_open_files_limit();
+    let passed = Passed::from_environment()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .thread_name("ttmem-http")
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    let served = runtime.block_on(serve(origin, loaded.config, &log_level));
+    let served = runtime.block_on(serve(origin, loaded.config, passed, &log_level));
     // A password that is being checked is nobody's any more.
     runtime.shutdown_background();
     served
@@ -65,7 +68,12 @@ pub fn check_web_config(path: &Path) -> Result<Vec<String>, ConfigError> {
     Web::check(path)
 }
 
-async fn serve(origin: &Origin, config: Config, log_level: &LogLevelHandle) -> anyhow::Result<()> {
+async fn serve(
+    origin: &Origin,
+    config: Config,
+    passed: Passed,
+    log_level: &LogLevelHandle,
+) -> anyhow::Result<()> {
     let registry = Arc::new(Registry::new(clock::monotonic_ns()));
     configure_devices(&registry, &[], &config.devices);
     if config.demo && config.devices.is_empty() {
@@ -83,20 +91,21 @@ async fn serve(origin: &Origin, config: Config, log_level: &LogLevelHandle) -> a
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
 
-    let socket = Socket::bind(&config.socket, config.socket_mode, config.socket_group.as_deref())?;
-    let mut listeners = Vec::new();
-    for address in &config.listen {
-        listeners.push(Listener::bind(*address).await?);
-    }
+    let socket = match passed.allocations {
+        Some(listener) => Socket::adopt(listener).context("socket")?,
+        None => Socket::bind("socket", &config.socket, config.socket_mode, config.socket_group.as_deref())?,
+    };
+    let socket_path = socket.path().to_owned();
+    let listeners = listeners(&config, passed.http).await?;
     let ingest = Ingest::start(&config, Arc::clone(&registry), socket).context("cannot start ingest")?;
-    info!(path = %config.socket.display(), "taking allocation reports");
+    info!(path = %socket_path.display(), "taking allocation reports");
 
     let (stop, stopping) = watch::channel(false);
     for listener in &listeners {
         info!(address = listener.name(), "listening");
     }
     let server = tokio::spawn(http::serve(listeners, Arc::clone(&sources), stopping));
-    let demo = config.demo.then(|| Demo::start(&config.socket, DEMO_DEVICES)).transpose()?;
+    let demo = config.demo.then(|| Demo::start(&socket_path, DEMO_DEVICES)).transpose()?;
 
     let mut daemon =
         Running { origin, started_with: &config, config: config.clone(), registry, sources, log_level };
@@ -123,6 +132,24 @@ async fn serve(origin: &Origin, config: Config, log_level: &LogLevelHandle) -> a
     server.await.context("the HTTP server failed")?;
     info!("stopped");
     Ok(())
+}
+
+/// The places where HTTP is served: those that were passed, or else those that are configured.
+async fn listeners(config: &Config, passed: Vec<PassedHttp>) -> anyhow::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    if passed.is_empty() {
+        for address in &config.listen {
+            let bound = Listener::bind(address, config.listen_mode, config.listen_group.as_deref());
+            listeners.push(bound.await?);
+        }
+    }
+    for socket in passed {
+        listeners.push(match socket {
+            PassedHttp::Tcp(listener) => Listener::on_tcp(listener)?,
+            PassedHttp::Unix(listener) => Listener::on_socket(Socket::adopt(listener)?)?,
+        });
+    }
+    Ok(listeners)
 }
 
 /// What the running daemon's signals and intervals work on.

@@ -1,133 +1,19 @@
-//! Who may read the endpoint, and how it is encrypted: the real daemon with the files that operators have, and curl,
-//! openssl and Prometheus as its clients.
+//! Where the endpoint is served, and who cannot keep others from it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod support;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use rustix::process::Signal;
-use support::certificates::{Certificates, openssl};
-use support::{Daemon, Directory, PATIENCE, Response, ttmem, wait_for};
-
-/// "correct horse", as htpasswd hashes it, but at the lowest cost.
-const HASH: &str = "$2y$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e";
-/// "correct horse" at the usual cost.
-const HASH_10: &str = "$2y$10$abcdefghijklmnopqrstuu23JPZtHcGhwXSF41f93o/7vBdDut3Xu";
-const USER: &str = "alice:correct horse";
-
-/// A daemon with a web configuration, beside which an authority and a server certificate lie.
-fn start(web_config: &str) -> (Daemon, Certificates) {
-    let directory = Directory::new();
-    fs::create_dir(directory.join("shm")).unwrap();
-    let certificates = Certificates::new(directory.path());
-    fs::write(directory.join("web.yml"), web_config).unwrap();
-    (Daemon::start_in(directory, &["--web-config", "web.yml"]), certificates)
-}
-
-const TLS: &str = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n";
-
-/// What curl gets; status 0 if no answer came.
-fn curl(url: &str, arguments: &[&str]) -> Response {
-    let output = Command::new("curl")
-        .args(["--silent", "--show-error", "--include", "--max-time", "30", "--noproxy", "*"])
-        .args(arguments)
-        .arg(url)
-        .output()
-        .unwrap_or_else(|error| panic!("curl: {error}; apt-get install curl"));
-    let text = String::from_utf8_lossy(&output.stdout).replace("\r\n", "\n");
-    let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
-    let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    let body =
-        if status == 0 { String::from_utf8_lossy(&output.stderr).into_owned() } else { body.to_owned() };
-    Response { status, head: head.to_owned(), body }
-}
-
-fn https(daemon: &Daemon, path: &str) -> String {
-    format!("https://localhost:{}{path}", daemon.http().port())
-}
-
-fn http(daemon: &Daemon, path: &str) -> String {
-    format!("http://{}{path}", daemon.http())
-}
-
-/// Whether curl, which trusts the authority, is answered.
-fn is_answered(daemon: &Daemon, certificates: &Certificates, arguments: &[&str]) -> bool {
-    let ca = certificates.path("ca.crt");
-    let answer = curl(&https(daemon, "/-/healthy"), &[&["--cacert", &ca], arguments].concat());
-    assert!(answer.status == 200 || answer.status == 0, "{answer:?}");
-    answer.status == 200
-}
-
-/// The subject of the certificate that a new connection gets.
-fn subject(daemon: &Daemon) -> String {
-    let address = daemon.http().to_string();
-    let output = Command::new("openssl")
-        .args(["s_client", "-connect", &address])
-        .stdin(Stdio::null())
-        .output()
-        .expect("openssl");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().find_map(|line| line.strip_prefix("subject=")).unwrap_or_default().trim().to_owned()
-}
-
-fn reload_successful(daemon: &Daemon, certificates: &Certificates) -> f64 {
-    let metrics = curl(&https(daemon, "/metrics"), &["--cacert", &certificates.path("ca.crt")]);
-    let metrics = support::Metrics::parse(&metrics.body);
-    metrics.value("ttmem_config_last_reload_successful", &[]).expect("the metric")
-}
-
-#[test]
-fn a_file_that_a_prometheus_user_has_works() {
-    let web_config = format!(
-        "\
-# TLS and basic authentication, as for node_exporter.
-{TLS}  min_version: TLS12
-http_server_config:
-  http2: true
-  headers:
-    Strict-Transport-Security: max-age=31536000; includeSubDomains
-    X-Frame-Options: deny
-basic_auth_users:
-  alice: {HASH_10}
-  bob: {HASH}
-rate_limit:
-  interval: \"1s\"
-  burst: 20
-"
-    );
-    let (daemon, certificates) = start(&web_config);
-    let ca = certificates.path("ca.crt");
-    let ask = |path: &str, arguments: &[&str]| {
-        curl(&https(&daemon, path), &[&["--cacert", &ca], arguments].concat())
-    };
-    let answer = ask("/metrics", &["--user", USER]);
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert!(answer.body.contains("ttmem_build_info"));
-    assert_eq!(answer.header("strict-transport-security"), Some("max-age=31536000; includeSubDomains"));
-    assert_eq!(answer.header("x-frame-options"), Some("deny"));
-    for (arguments, detail) in [
-        (&[][..], "this needs a user and a password"),
-        (&["--user", "alice:wrong"], "the user or the password is wrong"),
-        (&["--user", "mallory:correct horse"], "the user or the password is wrong"),
-        (&["--user", "alice:"], "the user or the password is wrong"),
-    ] {
-        let answer = ask("/metrics", arguments);
-        assert_eq!(answer.status, 401, "{answer:?}");
-        assert_eq!(answer.header("www-authenticate"), Some("Basic realm=\"ttmem\", charset=\"UTF-8\""));
-        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
-        assert_eq!(answer.header("x-frame-options"), Some("deny"));
-        assert!(answer.body.contains(detail), "{answer:?}");
-    }
-    assert_eq!(ask("/-/healthy", &[]).status, 401, "probes are no exception, as in the exporters");
-    assert_eq!(ask("/-/healthy", &["--user", "bob:correct horse"]).status, 200);
-    let answer = curl(&http(&daemon, "/metrics"), &["--user", USER]);
-    assert_eq!(answer.status, 400);
-    assert!(answer.body.contains("https://"), "{answer:?}");
-}
+use support::certificates::Certificates;
+use support::web::{HASH, TLS, USER, curl, http, https, is_answered, start};
+use support::{Daemon, Directory, PATIENCE, ttmem, wait_for};
 
 #[test]
 fn who_guesses_is_stopped_and_a_scraper_beside_goes_on() {
@@ -156,171 +42,6 @@ fn requests_beyond_the_rate_are_refused() {
     let statuses: Vec<u16> = (0..5).map(|_| curl(&url, &[]).status).collect();
     assert_eq!(statuses, [200, 200, 200, 429, 429]);
     assert!(curl(&url, &[]).header("retry-after").is_some());
-}
-
-#[test]
-fn a_new_certificate_counts_at_once_and_a_broken_one_never() {
-    let (daemon, certificates) = start(TLS);
-    assert_eq!(subject(&daemon), "CN = server");
-    // A connection from before, which goes on.
-    let mut kept = Command::new("openssl")
-        .args(["s_client", "-quiet", "-connect", &daemon.http().to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("openssl");
-
-    certificates.signed("successor", "DNS:localhost");
-    fs::rename(certificates.path("successor.key"), certificates.path("server.key")).unwrap();
-    assert_eq!(subject(&daemon), "CN = server", "the key alone belongs to nothing");
-    let line = daemon.wait_for_log("web configuration refused; the one before stays in force");
-    let error = line["error"].as_str().unwrap();
-    let expected = "web.yml:3: tls_server_config.key_file: server.key: does not belong to the certificate of \
-                    web.yml:2: tls_server_config.cert_file; name the two that were made together";
-    assert_eq!(error, expected);
-    assert_eq!(reload_successful(&daemon, &certificates), 0.0);
-    fs::rename(certificates.path("successor.crt"), certificates.path("server.crt")).unwrap();
-    assert_eq!(subject(&daemon), "CN = successor");
-    assert_eq!(reload_successful(&daemon, &certificates), 1.0);
-
-    fs::write(certificates.path("server.crt"), "-----BEGIN CERTIFICATE-----\ntorn").unwrap();
-    daemon.signal(Signal::HUP);
-    wait_for("the reload to fail", || (reload_successful(&daemon, &certificates) == 0.0).then_some(()));
-    assert_eq!(subject(&daemon), "CN = successor");
-    // A signal reads the settings again as well, and they are well: the failure must not be forgotten over it.
-    daemon.signal(Signal::HUP);
-    wait_for("the second reload", || {
-        let lines = daemon.log();
-        let reloads = lines.iter().filter(|line| line["message"] == "configuration reloaded");
-        (reloads.count() == 2).then_some(())
-    });
-    assert_eq!(reload_successful(&daemon, &certificates), 0.0);
-
-    let mut input = kept.stdin.take().unwrap();
-    input.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: ttmem\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    kept.stdout.take().unwrap().read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    kept.wait().unwrap();
-}
-
-#[test]
-fn a_password_changes_without_a_restart_and_never_disappears() {
-    let (daemon, certificates) = start(&format!("{TLS}basic_auth_users:\n  alice: {HASH}\n"));
-    let ca = certificates.path("ca.crt");
-    let status = |user: &str| {
-        let arguments: &[&str] = if user.is_empty() { &[] } else { &["--user", user] };
-        curl(&https(&daemon, "/-/healthy"), &[&["--cacert", &ca], arguments].concat()).status
-    };
-    let web_config = daemon.directory().join("web.yml");
-    assert_eq!((status(USER), status("bob:correct horse")), (200, 401));
-    fs::write(&web_config, format!("{TLS}basic_auth_users:\n  bob: {HASH}\n")).unwrap();
-    assert_eq!((status(USER), status("bob:correct horse")), (401, 200));
-    for opened in [TLS, "", &format!("basic_auth_users:\n  bob: {HASH}\n"), "tls_server_config: ["] {
-        fs::write(&web_config, opened).unwrap();
-        assert_eq!((status(""), status("bob:correct horse")), (401, 200), "{opened}");
-    }
-    let refused = daemon.log().into_iter().filter(|line| line["level"] == "ERROR").count();
-    assert_eq!(refused, 3, "each is told once, however many ask, and the second and third are the same");
-}
-
-#[test]
-fn clients_show_what_is_asked_of_them() {
-    let directory = Directory::new();
-    fs::create_dir(directory.join("shm")).unwrap();
-    let certificates = Certificates::new(directory.path());
-    certificates.signed("scraper", "DNS:prometheus.example,URI:spiffe://cluster/prometheus,IP:192.0.2.1");
-    certificates.signed("neighbour", "DNS:neighbour.example,email:me@prometheus.example");
-    certificates.self_signed("stranger");
-    let web_config = directory.join("web.yml");
-    let write = |lines: &str| fs::write(&web_config, format!("{TLS}{lines}")).unwrap();
-    write("");
-    let daemon = Daemon::start_in(directory, &["--web-config", "web.yml"]);
-    let is_let_in = |name: &str| {
-        let (certificate, key) =
-            (certificates.path(&format!("{name}.crt")), certificates.path(&format!("{name}.key")));
-        let arguments: &[&str] = if name.is_empty() { &[] } else { &["--cert", &certificate, "--key", &key] };
-        ["1.2", "1.3"].map(|version| {
-            let version = format!("--tlsv{version}");
-            is_answered(
-                &daemon,
-                &certificates,
-                &[&["--tls-max", &version[6..], &version], arguments].concat(),
-            )
-        })
-    };
-    let check = |lines: &str, nobody: bool, scraper: bool, neighbour: bool, stranger: bool| {
-        write(lines);
-        let let_in = ["", "scraper", "neighbour", "stranger"].map(is_let_in);
-        assert_eq!(let_in, [nobody, scraper, neighbour, stranger].map(|is_in| [is_in, is_in]), "{lines}");
-    };
-    let ca = "  client_ca_file: ca.crt\n";
-    check("", true, true, true, true);
-    check("  client_auth_type: RequestClientCert\n", true, true, true, true);
-    check(&format!("  client_auth_type: VerifyClientCertIfGiven\n{ca}"), true, true, true, false);
-    check("  client_auth_type: RequireAnyClientCert\n", false, true, true, true);
-    check("  client_auth_type: RequireClientCert\n", false, true, true, true);
-    let verified = format!("  client_auth_type: RequireAndVerifyClientCert\n{ca}");
-    check(&verified, false, true, true, false);
-    for name in ["prometheus.example", "spiffe://cluster/prometheus", "192.0.2.1"] {
-        check(
-            &format!("{verified}  client_allowed_sans: [other.example, '{name}']\n"),
-            false,
-            true,
-            false,
-            false,
-        );
-    }
-    check(&format!("{verified}  client_allowed_sans: [me@prometheus.example]\n"), false, false, true, false);
-    let listed = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: stranger.crt\n";
-    check(listed, false, false, false, true);
-}
-
-#[test]
-fn versions_and_algorithms_are_those_that_are_asked_for() {
-    let (daemon, certificates) = start(TLS);
-    let address = daemon.http().to_string();
-    let web_config = daemon.directory().join("web.yml");
-    // What openssl agrees on; nothing if it does not.
-    let agreed = |arguments: &[&str]| {
-        let output = Command::new("openssl")
-            .args(["s_client", "-connect", &address, "-CAfile", &certificates.path("ca.crt")])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .expect("openssl");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let line = text.lines().find(|line| line.starts_with("New, ")).unwrap_or_default();
-        line.strip_prefix("New, ").unwrap_or_default().replace("Cipher is ", "")
-    };
-    let old = |version| agreed(&[version, "-cipher", "DEFAULT@SECLEVEL=0"]);
-    assert_eq!(old("-tls1"), "(NONE), (NONE)");
-    assert_eq!(old("-tls1_1"), "(NONE), (NONE)");
-    assert!(agreed(&["-tls1_2"]).starts_with("TLSv1.2, "));
-    assert!(agreed(&["-tls1_3"]).starts_with("TLSv1.3, "));
-
-    fs::write(&web_config, format!("{TLS}  min_version: TLS13\n")).unwrap();
-    assert_eq!(agreed(&["-tls1_2"]), "(NONE), (NONE)");
-    assert!(agreed(&["-tls1_3"]).starts_with("TLSv1.3, "));
-
-    let suites = "  max_version: TLS12\n  cipher_suites:\n  - TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA\n  - \
-                  TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256\n  - TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256\n";
-    fs::write(&web_config, format!("{TLS}{suites}")).unwrap();
-    assert_eq!(agreed(&["-tls1_3"]), "(NONE), (NONE)");
-    assert_eq!(agreed(&["-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"]), "(NONE), (NONE)");
-    let both = ["-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305"];
-    assert_eq!(agreed(&both), "TLSv1.2, ECDHE-ECDSA-CHACHA20-POLY1305");
-    fs::write(&web_config, format!("{TLS}{suites}  prefer_server_cipher_suites: false\n")).unwrap();
-    assert_eq!(agreed(&both), "TLSv1.2, ECDHE-ECDSA-AES128-GCM-SHA256");
-    let warnings: Vec<_> = daemon.log().into_iter().filter(|line| line["level"] == "WARN").collect();
-    let expected = "web.yml:5: tls_server_config.cipher_suites: TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA is an old suite \
-                    that is not offered; the others are";
-    assert!(warnings.iter().any(|line| line["message"] == expected), "{warnings:?}");
-
-    fs::write(&web_config, format!("{TLS}  curve_preferences: [CurveP384, CurveP521]\n")).unwrap();
-    assert_eq!(agreed(&["-groups", "X25519:P-256"]), "(NONE), (NONE)");
-    assert!(agreed(&["-groups", "P-384"]).starts_with("TLSv1.3, "));
 }
 
 #[test]
@@ -363,176 +84,138 @@ fn the_daemon_stops_while_a_client_hangs_in_its_handshake() {
     assert!(daemon.wait().success());
 }
 
-/// Starts the daemon with a web configuration that it refuses, and compares what it says.
-#[track_caller]
-fn refused(directory: &Path, web_config: &str, expected: &str) {
-    fs::write(directory.join("web.yml"), web_config).unwrap();
-    for arguments in [
-        &["serve", "--listen", "127.0.0.1:0", "--socket", "socket", "--web-config", "web.yml"][..],
-        &["check-config", "--web-config", "web.yml"],
-    ] {
-        let output = ttmem().current_dir(directory).args(arguments).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
-        assert_eq!(output.status.code(), Some(2));
-    }
-}
-
 #[test]
-fn what_is_wrong_is_told_with_its_place_and_remedy() {
+fn a_unix_socket_serves_those_who_may_write_to_it() {
     let directory = Directory::new();
-    let certificates = Certificates::new(directory.path());
-    let encrypted = certificates.path("encrypted.key");
-    openssl(&[
-        "pkey",
-        "-aes128",
-        "-passout",
-        "pass:x",
-        "-in",
-        &certificates.path("server.key"),
-        "-out",
-        &encrypted,
-    ]);
-    let check = |web_config: &str, expected: &str| refused(directory.path(), web_config, expected);
-    check(
-        "tls_server_config:\n  cert_file: server.crt\n  key_fle: server.key\nbasic_auth_users:\n  alice: secret\n",
-        "ttmem: web.yml:3: tls_server_config.key_fle: this key is not known; did you mean key_file?\n\
-         ttmem: web.yml:5: basic_auth_users.alice: this is not a bcrypt hash; write what `htpasswd -nBC 10 NAME` prints \
-         after the colon\n",
-    );
-    check(
-        "tls_server_config:\n  cert_file: none.crt\n  key_file: server.key\n",
-        "ttmem: web.yml:2: tls_server_config.cert_file: none.crt: cannot be read: No such file or directory \
-         (os error 2); name a file that this user may read\n",
-    );
-    check(
-        "tls_server_config:\n  cert_file: server.key\n  key_file: server.key\n",
-        "ttmem: web.yml:2: tls_server_config.cert_file: server.key: holds no certificate in PEM; name a file with a \
-         line -----BEGIN CERTIFICATE-----\n",
-    );
-    check(
-        "tls_server_config:\n  cert_file: server.crt\n  key_file: encrypted.key\n",
-        "ttmem: web.yml:3: tls_server_config.key_file: encrypted.key: is encrypted; take the passphrase away: openssl \
-         pkey -in KEY -out KEY-WITHOUT\n",
-    );
-    check(
-        "tls_server_config:\n  cert_file: server.crt\n  key_file: ca.key\n",
-        "ttmem: web.yml:3: tls_server_config.key_file: ca.key: does not belong to the certificate of web.yml:2: \
-         tls_server_config.cert_file; name the two that were made together\n",
-    );
-    let output = ttmem().args(["serve", "--web-config", "/nonexistent/web.yml"]).output().unwrap();
-    assert_eq!(
-        String::from_utf8_lossy(&output.stderr),
-        "ttmem: /nonexistent/web.yml: cannot be read: No such file or directory (os error 2); name with web_config a YAML \
-         file that this user may read\n"
-    );
-}
-
-#[test]
-fn a_valid_file_is_told_to_be_valid() {
-    let directory = Directory::new();
+    fs::create_dir(directory.join("shm")).unwrap();
     Certificates::new(directory.path());
-    fs::write(directory.join("web.yml"), format!("{TLS}  min_version: TLS10\n")).unwrap();
-    fs::write(directory.join("ttmem.toml"), "web_config = \"web.yml\"\n").unwrap();
-    let warning = "web.yml: warning: web.yml:4: tls_server_config.min_version: TLS 1.0 and 1.1 are not spoken, because \
-                   they are broken; the lowest is TLS12\n";
-    for (arguments, expected) in [
-        (&["check-config", "--web-config", "web.yml"][..], format!("web.yml: ok\n{warning}")),
-        (
-            &["check-config", "ttmem.toml"],
-            format!("ttmem.toml: ok\nweb_config = \"web.yml\"\nweb.yml: ok\n{warning}"),
-        ),
-    ] {
-        let output = ttmem().current_dir(directory.path()).args(arguments).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
-        assert_eq!(output.status.code(), Some(0));
-    }
-    fs::write(directory.join("web.yml"), "{").unwrap();
-    let output = ttmem().current_dir(directory.path()).args(["check-config", "ttmem.toml"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-}
-
-/// A Prometheus that scrapes one target, ended with the test.
-struct Prometheus {
-    child: std::process::Child,
-    address: SocketAddr,
-}
-
-impl Prometheus {
-    fn start(directory: &Path, scrape_config: &str) -> Prometheus {
-        let configuration = directory.join("prometheus.yml");
-        fs::write(&configuration, format!("scrape_configs:\n{scrape_config}")).unwrap();
-        // Prometheus takes no port 0: one that was free a moment ago has to do.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let log = fs::File::create(directory.join("prometheus.log")).unwrap();
-        let child = Command::new(support::installed_peer("bin/prometheus"))
-            .arg(format!("--config.file={}", configuration.display()))
-            .arg(format!("--storage.tsdb.path={}", directory.join("tsdb").display()))
-            .arg(format!("--web.listen-address={port}"))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Prometheus { child, address: port }
-    }
-
-    /// The targets, once each has been scraped.
-    fn targets(&self) -> Vec<serde_json::Value> {
-        wait_for("Prometheus to scrape", || {
-            let answer = curl(&format!("http://{}/api/v1/targets", self.address), &[]);
-            let answer: serde_json::Value = serde_json::from_str(&answer.body).ok()?;
-            let targets = answer["data"]["activeTargets"].as_array()?.clone();
-            let are_scraped =
-                !targets.is_empty() && targets.iter().all(|target| target["health"] != "unknown");
-            are_scraped.then_some(targets)
-        })
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    // TLS is for the network: what goes over a socket never leaves the host.
+    fs::write(directory.join("web.yml"), format!("{TLS}basic_auth_users:\n  alice: {HASH}\n")).unwrap();
+    let arguments = ["--listen", "unix:http.sock", "--listen-mode", "0600", "--web-config", "web.yml"];
+    let mut daemon = Daemon::start_in(directory, &arguments);
+    let socket = daemon.directory().join("http.sock");
+    let metadata = fs::metadata(&socket).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+    let ask = |arguments: &[&str]| {
+        let path = socket.to_str().unwrap();
+        curl("http://ttmem/metrics", &[&["--unix-socket", path], arguments].concat())
+    };
+    let answer = ask(&["--user", USER]);
+    assert!(answer.status == 200 && answer.body.contains("ttmem_build_info"), "{answer:?}");
+    assert_eq!(ask(&[]).status, 401);
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait().success());
+    assert!(!socket.exists());
 }
 
 #[test]
-fn prometheus_scrapes_with_its_own_tls_config_and_basic_auth() {
-    let web_config = format!(
-        "{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n  client_allowed_sans: \
-         [prometheus.example]\n  min_version: TLS13\nbasic_auth_users:\n  alice: {HASH_10}\n"
+fn what_is_in_a_sockets_way_is_left_alone() {
+    let directory = Directory::new();
+    let file = directory.join("precious");
+    fs::write(&file, "precious").unwrap();
+    let refused = |arguments: &[&str], expected: &str| {
+        let always = ["serve", "--shm-dir", "none", "--socket", "socket"];
+        let output = ttmem().current_dir(directory.path()).args(always).args(arguments).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr).lines().last(), Some(expected));
+        assert_eq!(output.status.code(), Some(1));
+    };
+    refused(
+        &["--listen", "unix:precious"],
+        "ttmem: precious: exists and is not a socket; move it away, or choose another path with --listen",
     );
-    let (daemon, certificates) = start(&web_config);
-    certificates.signed("scraper", "DNS:prometheus.example");
-    certificates.signed("neighbour", "DNS:neighbour.example");
-    let job = |name: &str, client: &str, password: &str| {
-        let (ca, certificate) = (certificates.path("ca.crt"), certificates.path(&format!("{client}.crt")));
-        let key = certificates.path(&format!("{client}.key"));
-        format!(
-            "\
-- job_name: {name}
-  scheme: https
-  scrape_interval: 1s
-  tls_config: {{ca_file: {ca}, cert_file: {certificate}, key_file: {key}, server_name: localhost}}
-  basic_auth: {{username: alice, password: {password}}}
-  static_configs: [{{targets: [\"{}\"]}}]
-",
-            daemon.http()
-        )
-    };
-    let jobs = [
-        job("right", "scraper", "correct horse"),
-        job("wrong-password", "scraper", "wrong"),
-        job("wrong-name", "neighbour", "correct horse"),
+    refused(
+        &["--listen", "unix:http.sock", "--listen-group", "no-such-group"],
+        "ttmem: listen_group: no group is called \"no-such-group\"; create it with `groupadd --system no-such-group`, or \
+         name another",
+    );
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+}
+
+#[test]
+fn several_addresses_are_served() {
+    let daemon = Daemon::start(&["--listen", "[::1]:0", "--listen", "127.0.0.2:0"]);
+    let listening = || daemon.log().into_iter().filter(|line| line["message"] == "listening");
+    wait_for("all of them", || (listening().count() == 3).then_some(()));
+    for line in listening() {
+        let address = line["address"].as_str().unwrap();
+        assert_eq!(curl(&format!("http://{address}/-/ready"), &[]).status, 200, "{address}");
+    }
+}
+
+/// Starts a program as systemd does when sockets are passed to it: with `ADDRESS=NAME` for each.
+const ACTIVATE: &str = r#"
+import os, socket, sys
+sockets, program = sys.argv[1:sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1:]
+opened = []
+for place in sockets:
+    address, name = place.split("=")
+    kind = socket.AF_UNIX if address.startswith("/") else socket.AF_INET
+    made = socket.socket(kind, socket.SOCK_STREAM)
+    made.bind(address if kind == socket.AF_UNIX else ("127.0.0.1", int(address)))
+    made.listen()
+    opened.append((made, name))
+# Out of the way first: one may already be where another has to go.
+moved = [os.dup2(made.fileno(), 100 + at) for at, (made, _) in enumerate(opened)]
+for at, number in enumerate(moved):
+    os.dup2(number, 3 + at, inheritable=True)
+    os.close(number)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(opened)),
+                  LISTEN_FDNAMES=":".join(name for _, name in opened))
+os.execv(program[0], program)
+"#;
+
+fn activated(sockets: &[&str]) -> Command {
+    let mut command = Command::new("python3");
+    command.args(["-c", ACTIVATE]).args(sockets).arg("--").arg(env!("CARGO_BIN_EXE_ttmem"));
+    command
+}
+
+#[test]
+fn sockets_that_systemd_passes_are_used_and_left_to_it() {
+    let directory = Directory::new();
+    let shm = directory.join("shm");
+    fs::create_dir(&shm).unwrap();
+    let (reports, scrapes) = (directory.join("reports.sock"), directory.join("scrapes.sock"));
+    let sockets = [
+        "0=ttmem-http".to_owned(),
+        format!("{}=ttmem-allocations", reports.display()),
+        format!("{}=ttmem-http", scrapes.display()),
     ];
-    let prometheus = Prometheus::start(daemon.directory(), &jobs.concat());
-    let targets = prometheus.targets();
-    let health = |job: &str| {
-        let target = targets.iter().find(|target| target["labels"]["job"] == job).expect("a target");
-        (target["health"].as_str().unwrap().to_owned(), target["lastError"].as_str().unwrap().to_owned())
+    let program = activated(&sockets.each_ref().map(String::as_str));
+    // The harness gives it a socket and an address as well, which the passed ones replace.
+    let mut daemon = Daemon::launch(program, directory, &shm, &[]);
+    assert!(!daemon.socket().exists());
+    let line = daemon.wait_for_log("taking allocation reports");
+    assert_eq!(line["path"].as_str(), reports.to_str());
+    let addresses: Vec<_> = daemon.log().into_iter().filter(|line| line["message"] == "listening").collect();
+    assert_eq!(addresses.len(), 2, "{addresses:?}");
+
+    let mut client = std::os::unix::net::UnixStream::connect(&reports).unwrap();
+    client.write_all(&support::frames::Frame::alloc(0, 4096, 1).bytes(72)).unwrap();
+    daemon.wait_for_metrics("the report", |metrics| metrics.usage(0, "dram") == Some(4096.0));
+    let answer = curl("http://ttmem/-/ready", &["--unix-socket", scrapes.to_str().unwrap()]);
+    assert_eq!(answer.status, 200);
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait().success());
+    assert!(reports.exists() && scrapes.exists(), "they are systemd's");
+}
+
+#[test]
+fn sockets_without_a_purpose_are_refused() {
+    let refused = |sockets: &[&str], expected: &str| {
+        let output = activated(sockets).args(["serve", "--shm-dir", "none"]).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(error.lines().last(), Some(expected));
+        assert_eq!(output.status.code(), Some(1));
     };
-    assert_eq!(health("right"), ("up".to_owned(), String::new()));
-    let (state, error) = health("wrong-password");
-    assert!(state == "down" && error.contains("401"), "{state} {error}");
-    let (state, error) = health("wrong-name");
-    assert!(state == "down" && error.contains("tls"), "{state} {error}");
+    refused(
+        &["0=ttmem.socket"],
+        "ttmem: systemd passed a socket named \"ttmem.socket\"; write FileDescriptorName=ttmem-allocations or \
+         FileDescriptorName=ttmem-http into its socket unit",
+    );
+    refused(
+        &["0=ttmem-allocations"],
+        "ttmem: systemd passed a socket named ttmem-allocations that is not fit for it (fd 3 is not a valid unix stream \
+         socket); write ListenStream= with the path of a Unix socket",
+    );
 }

@@ -17,6 +17,7 @@ pub mod frames;
 pub mod prometheus;
 pub mod regions;
 pub mod rules;
+pub mod web;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,11 +19,13 @@ use tokio::sync::Notify;
 use super::authentication::Peer;
 use crate::clock;
 
-/// Connections at once, on all addresses together.
-pub(super) const CONNECTIONS_MAX: usize = 512;
+/// Connections at once, on all addresses together. Each may hold a whole answer that its client has yet to read.
+pub(super) const CONNECTIONS_MAX: usize = 64;
 /// A connection on which no byte moves for so long is closed. Longer than the interval between two scrapes, so that a
 /// scraper keeps its connection.
 pub(super) const STILL_MAX: Duration = Duration::from_secs(300);
+/// One whose client takes nothing of an answer for so long is closed: it holds the answer in memory.
+const UNREAD_MAX: Duration = Duration::from_secs(10);
 
 /// Those that are open.
 #[derive(Default)]
@@ -40,7 +42,15 @@ struct Open {
 /// When something last moved on a connection.
 struct Activity {
     last_ns: AtomicU64,
+    /// Whether there is something to write that the other end has no room for.
+    is_unread: AtomicBool,
     evicted: Notify,
+}
+
+impl Activity {
+    fn last_ns(&self) -> u64 {
+        self.last_ns.load(Ordering::Relaxed)
+    }
 }
 
 /// One connection's place, given back when dropped.
@@ -53,8 +63,11 @@ pub(super) struct Seat {
 impl Connections {
     /// A place for a new connection.
     pub(super) fn admit(self: &Arc<Connections>, peer: Peer) -> Seat {
-        let activity =
-            Arc::new(Activity { last_ns: AtomicU64::new(clock::monotonic_ns()), evicted: Notify::new() });
+        let activity = Arc::new(Activity {
+            last_ns: AtomicU64::new(clock::monotonic_ns()),
+            is_unread: AtomicBool::new(false),
+            evicted: Notify::new(),
+        });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut open = self.open.lock();
         if open.len() >= CONNECTIONS_MAX
@@ -75,7 +88,7 @@ fn most_dispensable(open: &HashMap<u64, Open>) -> Option<u64> {
     }
     open.iter()
         .min_by_key(|(number, connection)| {
-            let last_ns = connection.activity.last_ns.load(Ordering::Relaxed);
+            let last_ns = connection.activity.last_ns();
             (std::cmp::Reverse(counts[&connection.peer]), last_ns, **number)
         })
         .map(|(number, _)| *number)
@@ -89,19 +102,23 @@ impl Seat {
 
     /// Until the connection has to go: because its place is needed, or because it has been still for too long.
     pub(super) async fn lost(&self) -> &'static str {
-        let still = async {
-            loop {
-                let still =
-                    clock::monotonic_ns().saturating_sub(self.activity.last_ns.load(Ordering::Relaxed));
-                match STILL_MAX.checked_sub(Duration::from_nanos(still)) {
-                    Some(rest) if !rest.is_zero() => tokio::time::sleep(rest).await,
-                    _ => break,
-                }
-            }
-        };
         tokio::select! {
             () = self.activity.evicted.notified() => "its place was needed",
-            () = still => "nothing moved on it",
+            reason = self.still_for_too_long() => reason,
+        }
+    }
+
+    async fn still_for_too_long(&self) -> &'static str {
+        loop {
+            let still = Duration::from_nanos(clock::monotonic_ns().saturating_sub(self.activity.last_ns()));
+            if still >= STILL_MAX {
+                return "nothing moved on it";
+            }
+            if still >= UNREAD_MAX && self.activity.is_unread.load(Ordering::Relaxed) {
+                return "its client does not read";
+            }
+            let rest = if still < UNREAD_MAX { UNREAD_MAX - still } else { STILL_MAX - still };
+            tokio::time::sleep(rest.min(UNREAD_MAX)).await;
         }
     }
 }
@@ -124,6 +141,11 @@ impl<S> Watched<S> {
             self.activity.last_ns.store(clock::monotonic_ns(), Ordering::Relaxed);
         }
     }
+
+    fn written<T>(&self, result: &Poll<io::Result<T>>) {
+        self.activity.is_unread.store(result.is_pending(), Ordering::Relaxed);
+        self.moved(result);
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
@@ -141,7 +163,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.moved(&result);
+        self.written(&result);
         result
     }
 
@@ -151,7 +173,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.moved(&result);
+        self.written(&result);
         result
     }
 
@@ -191,5 +213,31 @@ mod tests {
         assert_eq!(runtime.block_on(greedy[7].lost()), "its place was needed");
         drop((greedy, scraper, late));
         assert_eq!(connections.open.lock().len(), 0);
+    }
+
+    #[test]
+    fn a_connection_whose_client_does_not_read_is_closed_long_before_one_that_rests() {
+        let connections = Arc::new(Connections::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let seat = connections.admit(Peer::Local);
+        let (here, _there) = tokio::io::duplex(1);
+        let mut stream = seat.watch(here);
+        let ago = |time: Duration| clock::monotonic_ns() - u64::try_from(time.as_nanos()).expect("short");
+        let is_kept = || {
+            let lost = async { tokio::time::timeout(Duration::ZERO, seat.lost()).await.is_err() };
+            runtime.block_on(lost)
+        };
+        seat.activity.last_ns.store(ago(UNREAD_MAX), Ordering::Relaxed);
+        assert!(is_kept(), "it rests");
+        runtime.block_on(async {
+            let write = tokio::io::AsyncWriteExt::write_all(&mut stream, b"more than there is room for");
+            assert!(tokio::time::timeout(Duration::ZERO, write).await.is_err());
+        });
+        assert!(is_kept(), "it has begun to be unread");
+        seat.activity.last_ns.store(ago(UNREAD_MAX), Ordering::Relaxed);
+        assert_eq!(runtime.block_on(seat.lost()), "its client does not read");
+        seat.activity.is_unread.store(false, Ordering::Relaxed);
+        seat.activity.last_ns.store(ago(STILL_MAX), Ordering::Relaxed);
+        assert_eq!(runtime.block_on(seat.lost()), "nothing moved on it");
     }
 }

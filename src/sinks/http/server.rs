@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 
 use super::authentication::Peer;
 use super::connections::{Connections, STILL_MAX, Seat};
-use super::listener::Listener;
+use super::listener::{Accepted, Listener};
 use super::{Body, Sources, routes};
 
 /// A request's line and headers may not be longer.
@@ -69,8 +69,11 @@ async fn accept(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, address)) => {
-                let peer = Peer::of(address.ip());
+            Ok(accepted) => {
+                let peer = match &accepted {
+                    Accepted::Tcp(_, address) => Peer::of(address.ip()),
+                    Accepted::Unix(_) => Peer::Local,
+                };
                 let seat = connections.admit(peer);
                 let connection = Connection {
                     peer,
@@ -80,8 +83,8 @@ async fn accept(
                 };
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = connection.run(stream, &seat) => {}
-                        reason = seat.lost() => debug!(%address, reason, "connection closed"),
+                        () = connection.run(accepted, &seat) => {}
+                        reason = seat.lost() => debug!(?peer, reason, "connection closed"),
                     }
                 });
             }
@@ -102,7 +105,12 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(mut self, stream: TcpStream, seat: &Seat) {
+    async fn run(mut self, accepted: Accepted, seat: &Seat) {
+        let stream = match accepted {
+            Accepted::Tcp(stream, _) => stream,
+            // What goes over it never leaves the host, and its permissions say who may connect.
+            Accepted::Unix(stream) => return self.answer(seat.watch(stream)).await,
+        };
         let Some(tls) = self.sources.access().tls.clone() else {
             return self.answer(seat.watch(stream)).await;
         };
