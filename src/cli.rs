@@ -3,7 +3,9 @@
 pub mod demo;
 mod man;
 pub mod screen;
+mod server;
 pub mod status;
+mod trust;
 
 use std::env;
 use std::ffi::OsString;
@@ -18,6 +20,7 @@ use clap_complete::Shell;
 
 use crate::config::{self, ConfigError, Origin};
 use crate::{bench, daemon};
+use server::Server;
 use status::StatusOptions;
 
 /// What a shell sees when the operator's words, in flags or in a file, were not understood.
@@ -46,7 +49,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> 
     };
     match matches.subcommand() {
         Some(("serve", matches)) => daemon::run(&Origin::new(matches, env::vars_os())),
-        Some(("status", matches)) => status::run(&status_options(matches)),
+        Some(("status", matches)) => status::run(&status_options(matches)?),
         Some(("demo", matches)) => demo::run(matches),
         Some(("bench", matches)) => bench::run(matches),
         Some(("check-config", matches)) => check_config(matches),
@@ -133,14 +136,6 @@ fn serve_command() -> Command {
 }
 
 fn status_command() -> Command {
-    let server = Arg::new("server")
-        .long("server")
-        .value_name("URL")
-        .value_hint(ValueHint::Url)
-        .env("TTMEM_SERVER")
-        .hide_env_values(true)
-        .default_value("http://127.0.0.1:8080")
-        .help("Where the daemon serves HTTP");
     let watch = Arg::new("watch")
         .long("watch")
         .value_name("SECONDS")
@@ -162,17 +157,19 @@ fn status_command() -> Command {
             "Examples:\n  \
              ttmem status\n  \
              ttmem status --watch 5\n  \
-             ttmem status --server http://host7:8080 --json",
+             ttmem status --server http://host7:8080 --json\n  \
+             ttmem status --server https://host7:8080 --ca-file ca.crt --user me --password-file secret",
         )
-        .args([server, watch, json])
+        .args(server::arguments())
+        .args([watch, json])
 }
 
-fn status_options(matches: &ArgMatches) -> StatusOptions {
-    StatusOptions {
-        server: matches.get_one::<String>("server").cloned().unwrap_or_default(),
+fn status_options(matches: &ArgMatches) -> anyhow::Result<StatusOptions> {
+    Ok(StatusOptions {
+        server: Server::new(matches)?,
         watch: matches.get_one("watch").copied().map(Duration::from_secs),
         json: matches.get_flag("json"),
-    }
+    })
 }
 
 fn check_config_command() -> Command {

@@ -28,7 +28,8 @@ pub use products::{PRODUCTS, Product};
 pub use settings::{Kind, SETTINGS, Setting};
 pub use values::{Arch, ListenAddress, LogFormat, LogLevel, Range, SocketBufferTypes, SocketLayout};
 pub use web::{
-    CIPHER_SUITES, ClientAuth, Named, Pem, PemSource, RateLimit, TlsConfig, TlsVersions, User, WebConfig,
+    CIPHER_SUITES, ClientAuth, Named, Pem, PemSource, RateLimit, SYSTEM_AUTHORITIES, TlsConfig, TlsVersions,
+    User, WebConfig,
 };
 pub use written::{differences, example, markdown};
 

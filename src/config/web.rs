@@ -16,6 +16,15 @@ use super::file;
 
 pub use read::CIPHER_SUITES;
 
+/// Where systems keep the authorities that they trust.
+pub const SYSTEM_AUTHORITIES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
 /// Everything that a web configuration file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WebConfig {

@@ -19,14 +19,6 @@ use crate::config::{Named, Pem, PemSource, Problem, TlsConfig};
 
 /// The bundle of every public authority has some 200 KB; more than this is not PEM that is meant.
 const PEM_BYTES_MAX: u64 = 4 << 20;
-/// Where systems keep the authorities that they trust.
-const SYSTEM_AUTHORITIES: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// What the places that a configuration names hold.
 #[derive(PartialEq, Eq)]

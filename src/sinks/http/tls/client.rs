@@ -12,8 +12,8 @@ use rustls::{
 };
 
 use super::certificate::Certificate;
-use super::{SYSTEM_AUTHORITIES, certificates, content, problem};
-use crate::config::{ClientAuth, Pem, PemSource, Problem, TlsConfig};
+use super::{certificates, content, problem};
+use crate::config::{ClientAuth, Pem, PemSource, Problem, SYSTEM_AUTHORITIES, TlsConfig};
 
 /// Who checks clients; nobody if they are not asked.
 pub(super) fn verifier(
