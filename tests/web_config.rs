@@ -335,6 +335,21 @@ fn a_valid_file_is_told_to_be_valid() {
     assert_eq!(output.status.code(), Some(2));
 }
 
+#[test]
+fn the_document_shows_a_file_that_is_accepted() {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/web-config.md");
+    let document = fs::read_to_string(document).unwrap();
+    let (_, block) = document.split_once("```yaml\n").expect("an example");
+    let (example, _) = block.split_once("```").expect("its end");
+    let directory = Directory::new();
+    Certificates::new(directory.path());
+    fs::write(directory.join("web.yml"), example).unwrap();
+    let arguments = ["check-config", "--web-config", "web.yml"];
+    let output = ttmem().current_dir(directory.path()).args(arguments).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "web.yml: ok\n");
+}
+
 /// A Prometheus that scrapes one target, ended with the test.
 struct Prometheus {
     child: std::process::Child,

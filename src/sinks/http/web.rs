@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -26,7 +27,7 @@ use crate::config::{ClientAuth, ConfigError, Place, Problem as ConfigProblem, We
 /// A file that changed so shortly ago may change again without showing it: its times are those of the last tick of the
 /// kernel's clock.
 const UNSETTLED_NS: u64 = 1_000_000_000;
-/// Lines about refused passwords: every attempt is counted by nobody, but a log is not for guessers to fill.
+/// Lines about refused requests: a log is not for guessers to fill.
 const LOG_LINES: Rate = Rate { interval_ns: 10_000_000_000, burst: 5 };
 
 /// Who may ask, and how.
@@ -36,6 +37,8 @@ pub struct Web {
     seen: Mutex<Seen>,
     failures: Arc<Failures>,
     log_lines: TokenBucket,
+    /// Lines that were left out since the last one.
+    suppressed: AtomicU64,
 }
 
 /// What one state of the files says.
@@ -111,6 +114,7 @@ impl Web {
             seen: Mutex::new(seen),
             failures: Arc::default(),
             log_lines: TokenBucket::new(LOG_LINES),
+            suppressed: AtomicU64::new(0),
         })
     }
 
@@ -213,11 +217,14 @@ impl Web {
     }
 
     fn log_refused(&self, peer: Peer, reason: &str) {
-        if self.log_lines.take(clock::monotonic_ns()).is_ok() {
-            match peer {
-                Peer::Network(address) => warn!(%address, reason, "HTTP request refused"),
-                Peer::Local => warn!(address = "unix", reason, "HTTP request refused"),
-            }
+        if self.log_lines.take(clock::monotonic_ns()).is_err() {
+            self.suppressed.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let suppressed = self.suppressed.swap(0, Ordering::Relaxed);
+        match peer {
+            Peer::Network(address) => warn!(%address, reason, suppressed, "HTTP request refused"),
+            Peer::Local => warn!(address = "unix", reason, suppressed, "HTTP request refused"),
         }
     }
 }
