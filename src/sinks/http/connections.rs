@@ -103,6 +103,7 @@ impl Seat {
     /// Until the connection has to go: because its place is needed, or because it has been still for too long.
     pub(super) async fn lost(&self) -> &'static str {
         tokio::select! {
+            biased;
             () = self.activity.evicted.notified() => "its place was needed",
             reason = self.still_for_too_long() => reason,
         }
