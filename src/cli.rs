@@ -3,12 +3,14 @@
 pub mod demo;
 mod man;
 pub mod screen;
+mod server;
 pub mod status;
+mod trust;
 
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use clap_complete::Shell;
 
 use crate::config::{self, ConfigError, Origin};
 use crate::{bench, daemon};
+use server::Server;
 use status::StatusOptions;
 
 /// What a shell sees when the operator's words, in flags or in a file, were not understood.
@@ -46,7 +49,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> 
     };
     match matches.subcommand() {
         Some(("serve", matches)) => daemon::run(&Origin::new(matches, env::vars_os())),
-        Some(("status", matches)) => status::run(&status_options(matches)),
+        Some(("status", matches)) => status::run(&status_options(matches)?),
         Some(("demo", matches)) => demo::run(matches),
         Some(("bench", matches)) => bench::run(matches),
         Some(("check-config", matches)) => check_config(matches),
@@ -133,14 +136,6 @@ fn serve_command() -> Command {
 }
 
 fn status_command() -> Command {
-    let server = Arg::new("server")
-        .long("server")
-        .value_name("URL")
-        .value_hint(ValueHint::Url)
-        .env("TTMEM_SERVER")
-        .hide_env_values(true)
-        .default_value("http://127.0.0.1:8080")
-        .help("Where the daemon serves HTTP");
     let watch = Arg::new("watch")
         .long("watch")
         .value_name("SECONDS")
@@ -162,17 +157,19 @@ fn status_command() -> Command {
             "Examples:\n  \
              ttmem status\n  \
              ttmem status --watch 5\n  \
-             ttmem status --server http://host7:8080 --json",
+             ttmem status --server http://host7:8080 --json\n  \
+             ttmem status --server https://host7:8080 --ca-file ca.crt --user me --password-file secret",
         )
-        .args([server, watch, json])
+        .args(server::arguments())
+        .args([watch, json])
 }
 
-fn status_options(matches: &ArgMatches) -> StatusOptions {
-    StatusOptions {
-        server: matches.get_one::<String>("server").cloned().unwrap_or_default(),
+fn status_options(matches: &ArgMatches) -> anyhow::Result<StatusOptions> {
+    Ok(StatusOptions {
+        server: Server::new(matches)?,
         watch: matches.get_one("watch").copied().map(Duration::from_secs),
         json: matches.get_flag("json"),
-    }
+    })
 }
 
 fn check_config_command() -> Command {
@@ -180,13 +177,20 @@ fn check_config_command() -> Command {
         .value_name("FILE")
         .value_hint(ValueHint::FilePath)
         .value_parser(value_parser!(PathBuf))
-        .required_unless_present_any(["list", "example"])
+        .required_unless_present_any(["list", "example", "web-config"])
         .help("The TOML file to check");
     let list = Arg::new("list")
         .long("list")
         .action(ArgAction::SetTrue)
         .conflicts_with_all(["file", "example"])
         .help("Print the reference of every setting, in Markdown, and check nothing");
+    let web_config = Arg::new("web-config")
+        .long("web-config")
+        .value_name("WEB-FILE")
+        .value_hint(ValueHint::FilePath)
+        .value_parser(value_parser!(PathBuf))
+        .conflicts_with_all(["file", "list", "example"])
+        .help("Check a web configuration file, and the certificates that it names, in place of FILE");
     let example = Arg::new("example")
         .long("example")
         .action(ArgAction::SetTrue)
@@ -197,17 +201,21 @@ fn check_config_command() -> Command {
         .long_about(
             "Checks a configuration file without starting anything. It prints \"FILE: ok\" and the settings \
              that differ from the defaults, or every mistake with its line and the remedy, and then ends \
-             with exit code 2.",
+             with exit code 2. The web configuration file that it names is checked as well.",
         )
         .after_help(
             "Examples:\n  \
              ttmem check-config --example > ttmem.toml\n  \
-             ttmem check-config ttmem.toml",
+             ttmem check-config ttmem.toml\n  \
+             ttmem check-config --web-config /etc/ttmem/web.yml",
         )
-        .args([file, list, example])
+        .args([file, web_config, list, example])
 }
 
 fn check_config(matches: &ArgMatches) -> anyhow::Result<()> {
+    if let Some(path) = matches.get_one::<PathBuf>("web-config") {
+        return print(&checked_web_config(path)?);
+    }
     let Some(path) = matches.get_one::<PathBuf>("file") else {
         let text = if matches.get_flag("example") { config::example() } else { config::markdown() };
         return print(&text);
@@ -215,7 +223,15 @@ fn check_config(matches: &ArgMatches) -> anyhow::Result<()> {
     let loaded = Origin::of_file(path).load()?;
     let mut lines = vec![format!("{}: ok", path.display())];
     lines.extend(config::differences(&loaded.config));
-    print(&(lines.join("\n") + "\n"))
+    let web = loaded.config.web_config.as_deref().map(checked_web_config).transpose()?;
+    print(&(lines.join("\n") + "\n" + &web.unwrap_or_default()))
+}
+
+fn checked_web_config(path: &Path) -> anyhow::Result<String> {
+    let warnings = daemon::check_web_config(path)?;
+    let path = path.display();
+    let warnings: String = warnings.iter().map(|warning| format!("{path}: warning: {warning}\n")).collect();
+    Ok(format!("{path}: ok\n{warnings}"))
 }
 
 fn completions_command() -> Command {

@@ -13,6 +13,7 @@ mod origin;
 mod products;
 mod settings;
 mod values;
+mod web;
 mod written;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,7 +26,11 @@ pub use flags::arguments;
 pub use origin::{Loaded, Origin};
 pub use products::{PRODUCTS, Product};
 pub use settings::{Kind, SETTINGS, Setting};
-pub use values::{Arch, LogFormat, LogLevel, Range, SocketBufferTypes, SocketLayout};
+pub use values::{Arch, ListenAddress, LogFormat, LogLevel, Range, SocketBufferTypes, SocketLayout};
+pub use web::{
+    CIPHER_SUITES, ClientAuth, Named, Pem, PemSource, RateLimit, SYSTEM_AUTHORITIES, TlsConfig, TlsVersions,
+    User, WebConfig,
+};
 pub use written::{differences, example, markdown};
 
 /// The socket that existing clients report to.
@@ -56,8 +61,14 @@ pub struct Config {
     pub ingest_threads: u32,
     /// Whether a frame's process id is believed in place of the kernel's.
     pub trust_claimed_pids: bool,
-    /// HTTP addresses: at least one, none twice.
-    pub listen: Vec<SocketAddr>,
+    /// Where HTTP is served: at least one place, none twice.
+    pub listen: Vec<ListenAddress>,
+    /// Permission bits of the Unix sockets among them.
+    pub listen_mode: u32,
+    /// Their group, by name or number; the daemon's own if none.
+    pub listen_group: Option<String>,
+    /// TLS, users, headers and a rate limit for HTTP; none of them if there is no such file.
+    pub web_config: Option<PathBuf>,
     /// Devices that the operator describes, by ascending index, none twice.
     pub devices: Vec<DeviceConfig>,
     /// Where tt-metal publishes its regions; none if they are not to be read.
@@ -87,7 +98,10 @@ impl Default for Config {
             clients_max: 16_384,
             ingest_threads: ingest_threads_auto(),
             trust_claimed_pids: false,
-            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))],
+            listen: vec![ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)))],
+            listen_mode: 0o660,
+            listen_group: None,
+            web_config: None,
             devices: Vec::new(),
             shm_dir: Some(PathBuf::from("/dev/shm")),
             shm_interval_ms: 100,

@@ -1,6 +1,7 @@
 //! The daemon: binds, spawns, waits for signals, drains. Everything that it starts is written elsewhere.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,15 +15,18 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry as LogRegistry, reload};
 
+use crate::activation::{Passed, PassedHttp};
 use crate::cli::demo::Demo;
 use crate::cli::screen::{self, Style};
 use crate::clock;
 use crate::config::{
-    Arch as ConfigArch, Config, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS, restart_needed,
+    Arch as ConfigArch, Config, ConfigError, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS,
+    restart_needed,
 };
-use crate::ingest::{Ingest, Socket};
+use crate::ingest::Ingest;
 use crate::registry::{Arch, Banks, DeviceInfo, Registry, Time};
-use crate::sinks::http::{self, DaemonMetrics, Sources};
+use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
+use crate::socket::Socket;
 use crate::views::json;
 
 /// Threads that answer HTTP: one that encodes a large scrape leaves another for the probes.
@@ -46,16 +50,30 @@ pub fn run(origin: &Origin) -> anyhow::Result<()> {
         warn!("{warning}");
     }
     raise_open_files_limit();
+    let passed = Passed::from_environment()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .thread_name("ttmem-http")
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    runtime.block_on(serve(origin, loaded.config, &log_level))
+    let served = runtime.block_on(serve(origin, loaded.config, passed, &log_level));
+    // A password that is being checked is nobody's any more.
+    runtime.shutdown_background();
+    served
 }
 
-async fn serve(origin: &Origin, config: Config, log_level: &LogLevelHandle) -> anyhow::Result<()> {
+/// What is worth saying about a web configuration file that the daemon would accept.
+pub fn check_web_config(path: &Path) -> Result<Vec<String>, ConfigError> {
+    Web::check(path)
+}
+
+async fn serve(
+    origin: &Origin,
+    config: Config,
+    passed: Passed,
+    log_level: &LogLevelHandle,
+) -> anyhow::Result<()> {
     let registry = Arc::new(Registry::new(clock::monotonic_ns()));
     configure_devices(&registry, &[], &config.devices);
     if config.demo && config.devices.is_empty() {
@@ -65,28 +83,29 @@ async fn serve(origin: &Origin, config: Config, log_level: &LogLevelHandle) -> a
     let metrics = DaemonMetrics::new(env!("CARGO_PKG_VERSION"), env!("TTMEM_REVISION"), started_seconds)
         .context("cannot make metrics")?;
     metrics.reloaded(started_seconds);
-    let sources = Arc::new(Sources::new(Arc::clone(&registry), metrics, config.processes_max as usize));
+    let web = Web::load(config.web_config.as_deref())?;
+    let sources = Arc::new(Sources::new(Arc::clone(&registry), metrics, config.processes_max as usize, web));
 
     // Signals first: one that comes while the rest starts must not be lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
 
-    let socket = Socket::bind(&config.socket, config.socket_mode, config.socket_group.as_deref())?;
-    let mut listeners = Vec::new();
-    for address in &config.listen {
-        listeners.push(http::listen(*address).await?);
-    }
+    let socket = match passed.allocations {
+        Some(listener) => Socket::adopt(listener).context("socket")?,
+        None => Socket::bind("socket", &config.socket, config.socket_mode, config.socket_group.as_deref())?,
+    };
+    let socket_path = socket.path().to_owned();
+    let listeners = listeners(&config, passed.http).await?;
     let ingest = Ingest::start(&config, Arc::clone(&registry), socket).context("cannot start ingest")?;
-    info!(path = %config.socket.display(), "taking allocation reports");
+    info!(path = %socket_path.display(), "taking allocation reports");
 
     let (stop, stopping) = watch::channel(false);
-    let mut servers = tokio::task::JoinSet::new();
-    for listener in listeners {
-        info!(address = %listener.local_addr()?, "listening");
-        servers.spawn(http::serve(listener, Arc::clone(&sources), stopping.clone()));
+    for listener in &listeners {
+        info!(address = listener.name(), "listening");
     }
-    let demo = config.demo.then(|| Demo::start(&config.socket, DEMO_DEVICES)).transpose()?;
+    let server = tokio::spawn(http::serve(listeners, Arc::clone(&sources), stopping));
+    let demo = config.demo.then(|| Demo::start(&socket_path, DEMO_DEVICES)).transpose()?;
 
     let mut daemon =
         Running { origin, started_with: &config, config: config.clone(), registry, sources, log_level };
@@ -96,7 +115,10 @@ async fn serve(origin: &Origin, config: Config, log_level: &LogLevelHandle) -> a
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => daemon.reload(),
+            _ = hang_up.recv() => {
+                daemon.reload();
+                daemon.sources.web.reload(&daemon.sources.metrics);
+            }
             _ = retire.tick() => daemon.retire(),
             _ = draw.tick(), if demo.is_some() => daemon.draw(),
         }
@@ -107,9 +129,27 @@ async fn serve(origin: &Origin, config: Config, log_level: &LogLevelHandle) -> a
     }
     ingest.drain().await;
     stop.send_replace(true);
-    servers.join_all().await;
+    server.await.context("the HTTP server failed")?;
     info!("stopped");
     Ok(())
+}
+
+/// The places where HTTP is served: those that were passed, or else those that are configured.
+async fn listeners(config: &Config, passed: Vec<PassedHttp>) -> anyhow::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    if passed.is_empty() {
+        for address in &config.listen {
+            let bound = Listener::bind(address, config.listen_mode, config.listen_group.as_deref());
+            listeners.push(bound.await?);
+        }
+    }
+    for socket in passed {
+        listeners.push(match socket {
+            PassedHttp::Tcp(listener) => Listener::on_tcp(listener)?,
+            PassedHttp::Unix(listener) => Listener::on_socket(Socket::adopt(listener)?)?,
+        });
+    }
+    Ok(listeners)
 }
 
 /// What the running daemon's signals and intervals work on.

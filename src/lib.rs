@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod socket;
 
 pub mod ingest;
 
@@ -14,6 +15,7 @@ pub mod views;
 
 pub mod sinks;
 
+pub mod activation;
 pub mod daemon;
 
 pub mod cli;

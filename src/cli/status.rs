@@ -2,29 +2,21 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
-use hyper::{Request, Uri};
-use hyper_util::rt::TokioIo;
-use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::TcpStream;
+use anyhow::Context;
+use serde::Serialize;
 
 use super::print;
 use super::screen::{self, Style};
+use super::server::Server;
 use crate::views::json::{Devices, Processes};
 
-/// A daemon that has not answered by then is told as not answering.
-const TIMEOUT: Duration = Duration::from_secs(5);
-const PORT_DEFAULT: u16 = 80;
 /// Back to the top left, and the rest of the screen cleared.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// What to ask, and how to show it.
-#[derive(Clone, Debug)]
 pub struct StatusOptions {
-    /// The daemon's URL.
-    pub server: String,
+    /// The daemon.
+    pub server: Server,
     /// How often to ask again; once if not given.
     pub watch: Option<Duration>,
     /// JSON in place of tables.
@@ -77,49 +69,11 @@ fn show(status: &Status, options: &StatusOptions) -> anyhow::Result<()> {
     }
 }
 
-async fn ask(server: &str) -> anyhow::Result<Status> {
-    let uri: Uri = server.parse().ok().filter(is_http).with_context(|| {
-        format!("--server: {server:?} is not a URL that can be asked; write it as http://HOST:PORT")
-    })?;
+async fn ask(server: &Server) -> anyhow::Result<Status> {
     let asked = async {
-        let devices: Devices = get(&uri, "/api/v1/devices").await?;
-        let processes: Processes = get(&uri, "/api/v1/processes").await?;
+        let devices: Devices = server.get("/api/v1/devices").await?;
+        let processes: Processes = server.get("/api/v1/processes").await?;
         Ok(Status { devices, processes: processes.processes })
     };
-    match tokio::time::timeout(TIMEOUT, asked).await {
-        Ok(status) => status,
-        Err(_) => bail!("{server} has not answered within {} s; is it a ttmem daemon?", TIMEOUT.as_secs()),
-    }
-}
-
-fn is_http(uri: &Uri) -> bool {
-    uri.scheme_str() == Some("http") && uri.host().is_some()
-}
-
-async fn get<T: DeserializeOwned>(server: &Uri, path: &str) -> anyhow::Result<T> {
-    let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
-    let port = server.port_u16().unwrap_or(PORT_DEFAULT);
-    let stream = TcpStream::connect((host, port)).await.with_context(|| {
-        format!(
-            "no daemon answers at {host}:{port}; start one with `ttmem serve`, or name another with --server"
-        )
-    })?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let authority = server.authority().map_or("", |authority| authority.as_str());
-    let request = Request::get(path).header(hyper::header::HOST, authority).body(Empty::<Bytes>::new())?;
-    let response =
-        sender.send_request(request).await.with_context(|| format!("{server}: the connection broke"))?;
-    let status = response.status();
-    let body = response
-        .into_body()
-        .collect()
-        .await
-        .with_context(|| format!("{server}: the connection broke"))?
-        .to_bytes();
-    if !status.is_success() {
-        bail!("{server}: {path} was answered with {status}; is it a ttmem daemon of this version?");
-    }
-    serde_json::from_slice(&body)
-        .with_context(|| format!("{server}: {path} is not what a ttmem daemon of this version says"))
+    server.ask(asked).await
 }

@@ -16,6 +16,14 @@ pub enum ConfigError {
         /// What the system said.
         cause: io::Error,
     },
+    /// The web configuration file cannot be opened or read.
+    #[error("{}: cannot be read: {cause}; name with web_config a YAML file that this user may read", path.display())]
+    UnreadableWebConfig {
+        /// The file as it was named.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
     /// One or more values are wrong, in the order file, environment, flags. Printed one to a line.
     #[error("{}", lines(.0))]
     Invalid(Vec<Problem>),

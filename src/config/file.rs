@@ -23,15 +23,17 @@ const EXCERPT_BYTES_MAX: usize = 60;
 
 /// The text of the file, all of it.
 pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
-    let read = || {
-        let mut text = String::new();
-        File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-        if text.len() as u64 > FILE_BYTES_MAX {
-            return Err(io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes")));
-        }
-        Ok(text)
-    };
-    read().map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })
+    read_bounded(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })
+}
+
+/// The text of a file that is not too large to be meant.
+pub(super) fn read_bounded(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(text)
 }
 
 /// What the file says. All its problems are collected, except that broken syntax hides everything else.

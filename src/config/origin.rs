@@ -10,7 +10,8 @@ use super::settings::{self, SETTINGS, Setting};
 use super::{Config, DeviceConfig, device, file, flags};
 
 /// Variables of this program that are not settings of the daemon.
-const OTHER_VARIABLES: &[&str] = &[flags::FILE_VARIABLE, "TTMEM_SERVER"];
+const OTHER_VARIABLES: &[&str] =
+    &[flags::FILE_VARIABLE, "TTMEM_SERVER", "TTMEM_CA_FILE", "TTMEM_USER", "TTMEM_PASSWORD_FILE"];
 
 /// A configuration and what is worth saying about how it came about.
 #[derive(Clone, Debug)]

@@ -236,17 +236,18 @@ pub const SETTINGS: &[Setting] = &[
         key: "listen",
         flag: "listen",
         section: "HTTP",
-        value_name: "ADDRESS:PORT",
+        value_name: "ADDRESS",
         kind: Kind::List(|config, over| config.listen = over.listen),
         default: "127.0.0.1:8080",
         reload: false,
         help: "Address for /metrics, the API and the page",
-        details: "Repeat it to listen on several. The default can be reached from this host only; \
-                  0.0.0.0:8080 or [::]:8080 serves everyone who can reach the host. Port 0 takes any free \
-                  port.",
+        details: "ADDRESS:PORT, or unix:PATH for a Unix socket. Repeat it to listen on several. The default can \
+                  be reached from this host only; 0.0.0.0:8080 or [::]:8080 serves everyone who can reach the host. \
+                  Port 0 takes any free port. Sockets that systemd passes under the name ttmem-http take the place of \
+                  all of them.",
         apply: |config, text| {
-            let address = values::address(text)?;
-            if config.listen.contains(&address) && address.port() != 0 {
+            let address = values::listen_address(text)?;
+            if config.listen.contains(&address) && !address.is_any_port() {
                 return Err(format!("{text:?} is given twice; keep one of the two"));
             }
             config.listen.push(address);
@@ -256,6 +257,52 @@ pub const SETTINGS: &[Setting] = &[
             let listen: Vec<String> =
                 config.listen.iter().map(|address| quoted(&address.to_string())).collect();
             format!("[{}]", listen.join(", "))
+        },
+    },
+    Setting {
+        key: "listen_mode",
+        flag: "listen-mode",
+        section: "HTTP",
+        value_name: "MODE",
+        kind: Kind::Mode,
+        default: "0660",
+        reload: false,
+        help: "Permissions of the Unix sockets that HTTP is served on, in octal",
+        details: "To connect, a client needs permission to write. The default admits the daemon's user and group.",
+        apply: |config, text| values::mode(text).map(|mode| config.listen_mode = mode),
+        show: |config| quoted(&format!("{:04o}", config.listen_mode)),
+    },
+    Setting {
+        key: "listen_group",
+        flag: "listen-group",
+        section: "HTTP",
+        value_name: "GROUP",
+        kind: Kind::Text,
+        default: "none",
+        reload: false,
+        help: "Group of the Unix sockets that HTTP is served on, by name or number",
+        details: "none: the group that the daemon runs as.",
+        apply: |config, text| {
+            values::unless_none(text, values::label).map(|group| config.listen_group = group)
+        },
+        show: |config| quoted(config.listen_group.as_deref().unwrap_or("none")),
+    },
+    Setting {
+        key: "web_config",
+        flag: "web-config",
+        section: "HTTP",
+        value_name: "FILE",
+        kind: Kind::Path,
+        default: "none",
+        reload: false,
+        help: "YAML file with TLS, users, headers and a rate limit for HTTP",
+        details: "The format is that of Prometheus's exporters (--web.config.file); docs/web-config.md describes it. \
+                  The file and the certificates that it names are read again whenever they change. none: everybody \
+                  may ask, without encryption.",
+        apply: |config, text| values::unless_none(text, values::path).map(|path| config.web_config = path),
+        show: |config| match &config.web_config {
+            Some(path) => quoted(&path.to_string_lossy()),
+            None => quoted("none"),
         },
     },
     Setting {

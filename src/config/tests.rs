@@ -78,6 +78,13 @@ fn a_list_replaces_a_weaker_one() {
         &[],
         &["ttmem.toml:1: listen: \"127.0.0.1:1\" is given twice; keep one of the two"],
     );
+    check("", &[], &["--listen=unix:/run/s,[::1]:1"], &["listen = [\"unix:/run/s\", \"[::1]:1\"]"]);
+    check(
+        "",
+        &[],
+        &["--listen=unix:/run/s,unix:/run/s"],
+        &["--listen: \"unix:/run/s\" is given twice; keep one of the two"],
+    );
     check("", &[], &["--listen=127.0.0.1:0,127.0.0.1:0"], &["listen = [\"127.0.0.1:0\", \"127.0.0.1:0\"]"]);
     file(
         "listen = []",

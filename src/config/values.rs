@@ -1,6 +1,7 @@
 //! How single values are read: each function takes the text and gives the value or a sentence with the
 //! remedy.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -168,6 +169,42 @@ pub(super) fn socket_path(text: &str) -> Result<PathBuf, String> {
     path(text)
 }
 
+/// A place where HTTP is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket, short enough for one.
+    Unix(PathBuf),
+}
+
+/// What a Unix socket's path comes after.
+const UNIX_PREFIX: &str = "unix:";
+
+impl ListenAddress {
+    /// Whether the system chooses the port, so that two of the same are two.
+    pub(super) fn is_any_port(&self) -> bool {
+        matches!(self, Self::Tcp(address) if address.port() == 0)
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "{UNIX_PREFIX}{}", path.display()),
+        }
+    }
+}
+
+/// Where to listen: an address and a port, or a Unix socket.
+pub(super) fn listen_address(text: &str) -> Result<ListenAddress, String> {
+    match text.strip_prefix(UNIX_PREFIX) {
+        Some(path) => socket_path(path).map(ListenAddress::Unix),
+        None => address(text).map(ListenAddress::Tcp),
+    }
+}
+
 /// Permission bits, octal.
 pub(super) fn mode(text: &str) -> Result<u32, String> {
     let digits = matches!(text.len(), 3 | 4) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
@@ -208,7 +245,7 @@ pub(super) fn pci_bus_id(text: &str) -> Result<String, String> {
 }
 
 /// An address and a port to listen on. Names are not looked up: what they mean can change between two starts.
-pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         let port = text.strip_prefix(':').unwrap_or(text);
         if port.parse::<u16>().is_ok() {

@@ -3,7 +3,6 @@
 //! The idea is a few threads, each with its own event loop, between which connections are dealt out: a connection stays on its thread,
 //! so its messages are applied in order, and threads meet only where two of them report for one process.
 
-mod listener;
 mod peer;
 mod procfs;
 mod throttle;
@@ -32,11 +31,10 @@ use tokio::sync::{oneshot, watch};
 use tracing::{error, warn};
 use ttmem_wire::{BufferTypes, Layout};
 
-pub use listener::{BindError, Socket};
-
 use crate::clock;
 use crate::config::{Config, SocketBufferTypes, SocketLayout};
 use crate::registry::{Loss, Registry, Rejection};
+use crate::socket::Socket;
 use apply::Applier;
 use attribution::Attribution;
 use peer::{Peer, PeerError};

@@ -11,11 +11,13 @@
 
 pub mod alertmanager;
 pub mod boards;
+pub mod certificates;
 pub mod exposition;
 pub mod frames;
 pub mod prometheus;
 pub mod regions;
 pub mod rules;
+pub mod web;
 
 use std::collections::BTreeMap;
 use std::fs;

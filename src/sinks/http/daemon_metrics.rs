@@ -1,5 +1,6 @@
 //! The metrics that the daemon keeps about itself, in the `prometheus` crate: their number is fixed and nobody waits for them.
 
+use parking_lot::Mutex;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Gauge, GaugeVec, Opts, Registry};
@@ -14,6 +15,13 @@ pub struct DaemonMetrics {
     reload_successful: Gauge,
     reload_timestamp_seconds: Gauge,
     started_seconds: f64,
+    reloads: Mutex<Reloads>,
+}
+
+/// How the last reading of each part of the configuration went; the metric says whether both went well.
+struct Reloads {
+    is_settings_ok: bool,
+    is_web_ok: bool,
 }
 
 impl DaemonMetrics {
@@ -41,18 +49,36 @@ impl DaemonMetrics {
             reload_successful,
             reload_timestamp_seconds,
             started_seconds,
+            reloads: Mutex::new(Reloads { is_settings_ok: true, is_web_ok: true }),
         })
     }
 
-    /// A configuration was accepted.
+    /// The settings were accepted.
     pub fn reloaded(&self, unix_seconds: f64) {
-        self.reload_successful.set(1.0);
+        self.tell(|reloads| reloads.is_settings_ok = true);
         self.reload_timestamp_seconds.set(unix_seconds);
     }
 
-    /// A configuration was refused; the one before stays in force.
+    /// The settings were refused; those before stay in force.
     pub fn reload_failed(&self) {
-        self.reload_successful.set(0.0);
+        self.tell(|reloads| reloads.is_settings_ok = false);
+    }
+
+    /// The web configuration was accepted.
+    pub(super) fn web_reloaded(&self, unix_seconds: f64) {
+        self.tell(|reloads| reloads.is_web_ok = true);
+        self.reload_timestamp_seconds.set(unix_seconds);
+    }
+
+    /// The web configuration was refused; the one before stays in force.
+    pub(super) fn web_reload_failed(&self) {
+        self.tell(|reloads| reloads.is_web_ok = false);
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Reloads)) {
+        let mut reloads = self.reloads.lock();
+        change(&mut reloads);
+        self.reload_successful.set(f64::from(u8::from(reloads.is_settings_ok && reloads.is_web_ok)));
     }
 
     /// A scrape took so long.

@@ -1,4 +1,6 @@
-//! The socket: how it comes to its path with the right owner and mode, and how connections are taken.
+//! Unix sockets: how one comes to its path with the right owner and mode.
+//!
+//! For that of the clients and for those on which HTTP is served.
 
 use std::fs;
 use std::hash::BuildHasher;
@@ -24,34 +26,42 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// A daemon answers there.
-    #[error("{path}: another server is listening there; stop it, or choose another path with --socket")]
+    #[error("{path}: another server is listening there; stop it, or choose another path with --{setting}")]
     InUse {
         /// The socket.
         path: PathBuf,
+        /// The setting that names the socket.
+        setting: &'static str,
     },
     /// Something else stands there.
-    #[error("{path}: exists and is not a socket; move it away, or choose another path with --socket")]
+    #[error("{path}: exists and is not a socket; move it away, or choose another path with --{setting}")]
     NotASocket {
         /// The path.
         path: PathBuf,
+        /// The setting that names the socket.
+        setting: &'static str,
     },
     /// The directory cannot be written.
     #[error(
-        "{directory}: {cause}; create it or make it writable for this user, or choose another path with --socket"
+        "{directory}: {cause}; create it or make it writable for this user, or choose another path with --{setting}"
     )]
     Directory {
         /// The directory.
         directory: PathBuf,
+        /// The setting that names the socket.
+        setting: &'static str,
         /// The cause.
         cause: io::Error,
     },
     /// The group does not exist.
     #[error(
-        "socket_group: no group is called {group:?}; create it with `groupadd --system {group}`, or name another"
+        "{setting}_group: no group is called {group:?}; create it with `groupadd --system {group}`, or name another"
     )]
     UnknownGroup {
         /// Its name.
         group: String,
+        /// The setting that names the socket.
+        setting: &'static str,
     },
     /// The socket could not be made.
     #[error("{path}: {action}: {cause}")]
@@ -65,23 +75,29 @@ pub enum BindError {
     },
 }
 
-/// A listening socket, removed from its path when dropped, if it is still there.
+/// A listening socket, removed from its path when dropped, if it was made here and is still there.
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
     path: PathBuf,
-    inode: (u64, u64),
+    /// None if somebody else made it.
+    inode: Option<(u64, u64)>,
 }
 
 impl Socket {
     /// Puts a listening socket at a path. It appears there with its mode and group set, in place of a dead one, and never in place of
-    /// a live one.
-    pub fn bind(path: &Path, mode: u32, group: Option<&str>) -> Result<Socket, BindError> {
+    /// a live one. `setting` is what the operator calls it.
+    pub fn bind(
+        setting: &'static str,
+        path: &Path,
+        mode: u32,
+        group: Option<&str>,
+    ) -> Result<Socket, BindError> {
         let error = |action| move |cause| BindError::Socket { path: path.to_owned(), action, cause };
-        let group = group.map(group_id).transpose()?;
-        let staging = Staging::new(path)?;
+        let group = group.map(|group| group_id(setting, group)).transpose()?;
+        let staging = Staging::new(setting, path)?;
         staging.lock();
-        check_vacant(path)?;
+        check_vacant(setting, path)?;
         let staged = staging.socket();
         let listener = UnixListener::bind(staging.short_socket()).map_err(error("cannot make the socket"))?;
         fs::set_permissions(&staged, fs::Permissions::from_mode(mode))
@@ -94,7 +110,19 @@ impl Socket {
         listener.set_nonblocking(true).map_err(error("cannot make it non-blocking"))?;
         let metadata = fs::symlink_metadata(&staged).map_err(error("cannot look at it"))?;
         fs::rename(&staged, path).map_err(error("cannot put it in place"))?;
-        Ok(Socket { listener, path: path.to_owned(), inode: (metadata.dev(), metadata.ino()) })
+        Ok(Socket { listener, path: path.to_owned(), inode: Some((metadata.dev(), metadata.ino())) })
+    }
+
+    /// Takes over a socket that somebody else made, and who will remove it.
+    pub fn adopt(listener: UnixListener) -> io::Result<Socket> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok(Socket { listener, path: address.as_pathname().unwrap_or(Path::new("")).to_owned(), inode: None })
+    }
+
+    /// Where it is; empty if it has no name.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The listener.
@@ -105,8 +133,8 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let is_ours =
-            fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.inode);
+        let is_ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| Some((found.dev(), found.ino())) == self.inode);
         if is_ours {
             // Whether it can be removed or not, nobody answers there any more.
             let _ = fs::remove_file(&self.path);
@@ -122,9 +150,9 @@ struct Staging {
 }
 
 impl Staging {
-    fn new(path: &Path) -> Result<Staging, BindError> {
+    fn new(setting: &'static str, path: &Path) -> Result<Staging, BindError> {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let error = |cause| BindError::Directory { directory: parent.to_owned(), cause };
+        let error = |cause| BindError::Directory { directory: parent.to_owned(), setting, cause };
         let parent_directory = fs::File::open(parent).map_err(error)?;
         // A name that nobody can have taken on purpose.
         let name = RandomState::default().hash_one(std::process::id());
@@ -163,16 +191,16 @@ impl Drop for Staging {
 }
 
 /// Nothing, or a socket on which nobody listens.
-fn check_vacant(path: &Path) -> Result<(), BindError> {
+fn check_vacant(setting: &'static str, path: &Path) -> Result<(), BindError> {
     match fs::symlink_metadata(path) {
         Err(_) => Ok(()),
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            Err(BindError::NotASocket { path: path.to_owned() })
+            Err(BindError::NotASocket { path: path.to_owned(), setting })
         }
         Ok(_) => match try_connect(path) {
             Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(()),
             // An answer of any other kind, be it that its queue is full, is somebody's.
-            _ => Err(BindError::InUse { path: path.to_owned() }),
+            _ => Err(BindError::InUse { path: path.to_owned(), setting }),
         },
     }
 }
@@ -184,7 +212,7 @@ fn try_connect(path: &Path) -> Result<(), Errno> {
     connect(&socket, &SocketAddrUnix::new(path)?)
 }
 
-fn group_id(group: &str) -> Result<u32, BindError> {
+fn group_id(setting: &'static str, group: &str) -> Result<u32, BindError> {
     if let Ok(id) = group.parse() {
         return Ok(id);
     }
@@ -192,7 +220,7 @@ fn group_id(group: &str) -> Result<u32, BindError> {
     let mut entries = groups.lines().map(|line| line.split(':'));
     entries
         .find_map(|mut fields| if fields.next()? == group { fields.nth(1)?.parse().ok() } else { None })
-        .ok_or_else(|| BindError::UnknownGroup { group: group.to_owned() })
+        .ok_or_else(|| BindError::UnknownGroup { group: group.to_owned(), setting })
 }
 
 #[cfg(test)]
@@ -212,14 +240,14 @@ mod tests {
     fn a_live_socket_is_never_taken_and_a_dead_one_is_replaced() {
         let directory = directory("live");
         let path = directory.join("s");
-        let socket = Socket::bind(&path, 0o660, None).expect("a free path");
+        let socket = Socket::bind("socket", &path, 0o660, None).expect("a free path");
         assert_eq!(fs::metadata(&path).expect("bound").permissions().mode() & 0o777, 0o660);
-        assert!(matches!(Socket::bind(&path, 0o660, None), Err(BindError::InUse { .. })));
+        assert!(matches!(Socket::bind("socket", &path, 0o660, None), Err(BindError::InUse { .. })));
         drop(socket);
         assert!(!path.exists(), "removed with its daemon");
         drop(UnixListener::bind(&path).expect("a free path"));
         assert!(path.exists(), "a daemon that was killed leaves its socket");
-        let socket = Socket::bind(&path, 0o600, None).expect("nobody listens");
+        let socket = Socket::bind("socket", &path, 0o600, None).expect("nobody listens");
         UnixStream::connect(&path).expect("listening");
         fs::remove_file(&path).expect("ours");
         let _successor = UnixListener::bind(&path).expect("a free path");
@@ -233,7 +261,7 @@ mod tests {
     fn what_is_in_the_way_is_named() {
         let directory = directory("way");
         let check = |path: &Path, group: Option<&str>, expected: &str| {
-            let error = Socket::bind(path, 0o660, group).expect_err("must be refused").to_string();
+            let error = Socket::bind("socket", path, 0o660, group).expect_err("must be refused").to_string();
             assert!(error.contains(expected), "{error}");
         };
         let file = directory.join("file");
