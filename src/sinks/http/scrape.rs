@@ -9,6 +9,7 @@ use flate2::write::GzEncoder;
 use hyper::header::{CONTENT_ENCODING, HeaderValue, VARY};
 use hyper::{HeaderMap, Request, Response};
 
+use super::daemon_metrics::Gathered;
 use super::negotiation::{Coding, Format, coding, format};
 use super::problem::Problem;
 use super::{Body, Sources};
@@ -61,24 +62,25 @@ fn respond(text: Vec<u8>, format: Format, coding: Coding) -> Response<Body> {
 }
 
 fn encode(sources: &Sources, selection: &Selection, format: Format) -> Vec<u8> {
+    // What the daemon says of itself first: a reload that it tells of has then been done to what the snapshot shows.
+    let own = sources.metrics.gather(selection);
     let snapshot = sources.registry.snapshot(super::routes::now());
     match format {
         Format::Protobuf => {
             let mut protobuf = Protobuf::default();
-            write_all(sources, &snapshot, selection, &mut protobuf);
+            write_all(&own, &snapshot, selection, &mut protobuf);
             protobuf.finish()
         }
         Format::Text004 | Format::Text100 | Format::OpenMetrics => {
             let places: usize = snapshot.processes.iter().map(|process| process.memory.len()).sum();
             let mut text = Text::new(format.dialect(), (places + 100) * 5 * SAMPLE_BYTES);
-            write_all(sources, &snapshot, selection, &mut text);
+            write_all(&own, &snapshot, selection, &mut text);
             text.finish()
         }
     }
 }
 
-fn write_all<E: Exposition>(sources: &Sources, snapshot: &Snapshot, selection: &Selection, to: &mut E) {
-    let own = sources.metrics.gather(selection);
+fn write_all<E: Exposition>(own: &Gathered, snapshot: &Snapshot, selection: &Selection, to: &mut E) {
     expose(snapshot, selection, own.samples(to), to);
     own.write(to);
 }
