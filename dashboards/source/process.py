@@ -1,0 +1,212 @@
+"""What a process holds, where, and how that changes."""
+
+from columns import GROWTH, host, pid, process
+from grafana import DEVICE, PROCESS, Column, board, graph, series, stat, table
+from queries import AGE, ALIVE, DRAM, L1_KINDS, ON_DEVICE, ON_HOST, ON_PROCESS, ONE, SELECTED, WINDOW, grew, of_process
+
+BOARD = board(
+    "ttmem-process",
+    "ttmem / Process",
+    "What a process holds, where, and how that changes.",
+    [DEVICE, PROCESS, WINDOW],
+    [
+        (
+            4,
+            stat(
+                4,
+                "DRAM held",
+                "DRAM that the selected processes hold on the selected devices.",
+                "sum(%s)" % of_process("ttmem_process_memory_usage_bytes", DRAM),
+                "bytes",
+            ),
+            stat(
+                4,
+                "L1 held",
+                "L1 that the selected processes hold: buffers, small buffers, circular buffers and kernels.",
+                "sum(%s)" % of_process("ttmem_process_memory_usage_bytes", L1_KINDS),
+                "bytes",
+            ),
+            stat(
+                4,
+                "Live buffers",
+                "Buffers of all kinds that the selected processes hold.",
+                "sum(%s)" % of_process("ttmem_process_buffers"),
+                "short",
+            ),
+            stat(
+                4,
+                "Grew",
+                "How much more the selected live processes hold than at the start of the chosen window.",
+                "sum(%s)" % grew("$window", ON_DEVICE, ON_PROCESS),
+                "bytes",
+                levels=GROWTH,
+            ),
+            stat(
+                4,
+                "Processes",
+                "Selected processes that hold memory.",
+                "count(count %s (%s > 0))" % (ONE, SELECTED),
+                "none",
+            ),
+            stat(
+                4,
+                "Youngest started",
+                "How long ago the youngest of the selected processes started. Short whenever one looks: it keeps "
+                "crashing.",
+                "min((%s) %s)" % (AGE, ALIVE),
+                "s",
+                decimals=1,
+            ),
+        ),
+        (
+            9,
+            table(
+                24,
+                "Processes, the largest first",
+                "One row for each process, with what it holds on the selected devices. Source is how it "
+                "was first heard of: over the socket, or through tt-metal's shared memory.",
+                [
+                    host(),
+                    process(),
+                    pid(),
+                    Column("User", "user", width=100),
+                    Column("Source", "source", width=90),
+                    Column(
+                        "DRAM",
+                        unit="bytes",
+                        width=100,
+                        expr="sum %s (%s > 0)" % (ONE, of_process("ttmem_process_memory_usage_bytes", DRAM)),
+                    ),
+                    Column(
+                        "Peak DRAM",
+                        unit="bytes",
+                        width=100,
+                        expr="sum %s (%s %s)" % (ONE, of_process("ttmem_process_memory_peak_bytes", DRAM), ALIVE),
+                    ),
+                    Column(
+                        "L1",
+                        unit="bytes",
+                        width=100,
+                        expr="sum %s (%s > 0)" % (ONE, of_process("ttmem_process_memory_usage_bytes", L1_KINDS)),
+                    ),
+                    Column(
+                        "Buffers",
+                        unit="none",
+                        width=100,
+                        expr="sum %s (%s > 0)" % (ONE, of_process("ttmem_process_buffers")),
+                    ),
+                    Column(
+                        "Grew",
+                        unit="bytes",
+                        width=110,
+                        levels=GROWTH,
+                        expr="sum %s (%s)" % (ONE, grew("$window", ON_DEVICE, ON_PROCESS)),
+                    ),
+                    Column(
+                        "Running for",
+                        unit="s",
+                        decimals=1,
+                        expr=(
+                            "max by (instance, process, pid, user, source) ((%s) * on (job, instance, pid, process) "
+                            "group_left (user, source) %s %s)"
+                        )
+                        % (AGE, series("ttmem_process_info", ON_PROCESS), ALIVE),
+                    ),
+                ],
+                sort="DRAM",
+            ),
+        ),
+        (
+            9,
+            graph(
+                12,
+                "DRAM, by process",
+                "DRAM held on the selected devices, by host and process name.",
+                [
+                    ("sum by (instance, process) (%s)" % of_process("ttmem_process_memory_usage_bytes", DRAM), ON_HOST),
+                ],
+                "bytes",
+                stacked=True,
+                legend="table",
+            ),
+            graph(
+                12,
+                "L1, by process",
+                "Buffers, small buffers, circular buffers and kernels in L1, by host and process name.",
+                [
+                    (
+                        "sum by (instance, process) (%s)" % of_process("ttmem_process_memory_usage_bytes", L1_KINDS),
+                        ON_HOST,
+                    ),
+                ],
+                "bytes",
+                stacked=True,
+                legend="table",
+            ),
+        ),
+        (
+            8,
+            graph(
+                12,
+                "Live buffers",
+                "Buffers that the selected processes hold.",
+                [
+                    ("sum by (instance, process) (%s)" % of_process("ttmem_process_buffers"), ON_HOST),
+                ],
+                "short",
+                legend="table",
+            ),
+            graph(
+                12,
+                "Taken per second",
+                "Bytes that the selected processes allocate per second. Much of it at a steady level is work, much "
+                "of it at a rising level is a load or a leak.",
+                [
+                    (
+                        "sum by (instance, process) (rate(%s[$__rate_interval]))"
+                        % of_process("ttmem_process_allocated_bytes_total"),
+                        ON_HOST,
+                    ),
+                ],
+                "binBps",
+                legend="table",
+            ),
+        ),
+        (
+            8,
+            graph(
+                12,
+                "By device and kind",
+                "What the selected processes hold on each device, by kind of memory.",
+                [
+                    (
+                        "sum by (instance, device, memory_type) (%s > 0)" % SELECTED,
+                        "{{instance}} {{device}} {{memory_type}}",
+                    ),
+                ],
+                "bytes",
+                legend="table",
+            ),
+            graph(
+                12,
+                "Held, of its own peak",
+                "Held DRAM as a share of the most that these processes ever held. At 100 % for long, and growing: "
+                "nothing is given back.",
+                [
+                    (
+                        "sum by (instance, process) (%s) / sum by (instance, process) (%s and %s > 0)"
+                        % (
+                            of_process("ttmem_process_memory_usage_bytes", DRAM),
+                            of_process("ttmem_process_memory_peak_bytes", DRAM),
+                            of_process("ttmem_process_memory_usage_bytes", DRAM),
+                        ),
+                        ON_HOST,
+                    ),
+                ],
+                "percentunit",
+                soft_max=1,
+                legend="table",
+            ),
+        ),
+    ],
+)
