@@ -1,5 +1,7 @@
 //! The clients that are in the field, quirks included, against the real daemon.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 mod support;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! Peers that do what no client should, by mistake or on purpose: it is counted and logged, and nobody else notices.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 mod support;
 
 use std::io::{ErrorKind, IoSlice, Read, Write};

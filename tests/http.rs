@@ -1,5 +1,7 @@
 //! The HTTP side, as a scraper, a probe, a script and a careless client see it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 mod support;
 
 use std::collections::BTreeSet;
@@ -339,12 +341,12 @@ fn devices_and_processes_are_told_as_json() {
         let processes = daemon.json(path);
         processes["processes"].as_array().unwrap().iter().map(|process| process["pid"].clone()).collect()
     };
-    let (large_pid, small_pid) = (json!(large.pid()), json!(small.pid()));
-    assert_eq!(pids("/api/v1/processes"), [large_pid.clone(), small_pid.clone()], "most bytes first");
-    assert_eq!(pids("/api/v1/processes?device=7"), [small_pid.clone()]);
-    assert_eq!(pids("/api/v1/processes?device=1"), [] as [Value; 0]);
-    assert_eq!(pids(&format!("/api/v1/processes?pid={large_pid}")), [large_pid.clone()]);
-    assert_eq!(pids("/api/v1/processes?pid=4294967295"), [] as [Value; 0]);
+    let (large_pid, small_pid) = (large.pid(), small.pid());
+    assert_eq!(pids("/api/v1/processes"), [large_pid, small_pid], "most bytes first");
+    assert_eq!(pids("/api/v1/processes?device=7"), [small_pid]);
+    assert!(pids("/api/v1/processes?device=1").is_empty());
+    assert_eq!(pids(&format!("/api/v1/processes?pid={large_pid}")), [large_pid]);
+    assert!(pids("/api/v1/processes?pid=4294967295").is_empty());
     let processes = daemon.json(&format!("/api/v1/processes?pid={large_pid}"));
     let process = &processes["processes"][0];
     assert_eq!((&process["ended"], &process["source"]), (&json!(false), &json!("socket")));

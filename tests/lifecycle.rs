@@ -1,5 +1,7 @@
 //! Starting, stopping, reloading, and what stands in the way of a start.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 mod support;
 
 use std::collections::BTreeSet;

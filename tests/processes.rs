@@ -1,5 +1,7 @@
 //! The ends of processes, as the daemon sees them: what they held, what stays of them, and for how long.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 mod support;
 
 use std::fs;

@@ -28,6 +28,11 @@ impl Prometheus {
 
     /// Starts one with a configuration, whose paths have to be absolute.
     pub fn start_configured(text: &str) -> Prometheus {
+        Prometheus::start_with(text, &[])
+    }
+
+    /// Starts one with a configuration, whose paths have to be absolute, and with more flags.
+    pub fn start_with(text: &str, flags: &[&str]) -> Prometheus {
         let directory = Directory::new();
         let configuration = directory.join("prometheus.yml");
         fs::write(&configuration, text).unwrap();
@@ -36,6 +41,7 @@ impl Prometheus {
             .arg(format!("--config.file={}", configuration.display()))
             .arg(format!("--storage.tsdb.path={}", directory.join("data").display()))
             .args(["--web.listen-address=127.0.0.1:0", "--log.format=json"])
+            .args(flags)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

@@ -27,7 +27,7 @@ const WAIT_DEFAULT: Duration = Duration::from_secs(10);
 const TIMEOUT_OFFSET: Duration = Duration::from_millis(500);
 /// Bytes that a sample takes in text, generously.
 const SAMPLE_BYTES: usize = 160;
-/// The fastest level: the body shrinks to a fifteenth already, and the scraper is usually near.
+/// The fastest level: the body shrinks several times already, and the scraper is usually near.
 const ZSTD_LEVEL: i32 = 1;
 
 const TIMEOUT_HEADER: &str = "x-prometheus-scrape-timeout-seconds";
