@@ -1,5 +1,7 @@
 //! Every format of /metrics is taken by those who ask for it: real Prometheus in each of its protocols, the strict OpenMetrics parser.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 mod support;
 
 use std::io::Write;

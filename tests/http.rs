@@ -7,6 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 use support::frames::{CB_ALLOC, Connection, Frame, KERNEL_LOAD};
@@ -587,4 +588,53 @@ fn every_scrape_adds_up_however_busy_the_clients_are() {
         let _clients = busy.map(|client| client.join().unwrap());
         assert_eq!(daemon.metrics().usage(0, "dram"), Some(0.0));
     });
+}
+
+#[test]
+fn a_peak_never_falls_though_processes_are_read_one_after_the_other() {
+    const SIZE: u64 = 1 << 20;
+    const OTHERS: i32 = 1000;
+    let daemon = Daemon::start(&["--trust-claimed-pids", "--processes-max", "2"]);
+    let mut connection = Connection::open(&daemon, 144);
+    // Two processes, far apart, of which only one at a time holds a buffer.
+    let (first, last) = (10_000, 10_001 + OTHERS);
+    let hold = |process_id| Frame { process_id, ..Frame::alloc(0, SIZE, 1) };
+    let release = |process_id| Frame { process_id, ..Frame::free(0, 1) };
+    let other = |process_id| Frame { process_id, kind: CB_ALLOC, ..Frame::alloc(0, 1, 1) };
+    let others: Vec<Frame> = (1..=OTHERS).map(|number| other(first + number)).collect();
+    connection.send(&[&[hold(first)], &others[..], &[release(first), hold(last), release(last)]].concat());
+    connection.query(0);
+    let pause = others[0];
+    let turns = [hold(first), pause, release(first), hold(last), pause, release(last)].repeat(50);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                connection.send(&turns);
+                connection.query(0);
+            }
+        });
+        let _ended = SetWhenDropped(&done);
+        let dram = [("memory_type", "dram")];
+        let peaks: Vec<(f64, f64)> = (0..100)
+            .map(|_| {
+                let metrics = daemon.metrics();
+                let value = |name| metrics.value(name, &dram).unwrap();
+                (value("ttmem_device_memory_usage_bytes"), value("ttmem_device_memory_peak_bytes"))
+            })
+            .collect();
+        assert!(peaks.iter().all(|(usage, peak)| usage <= peak), "{peaks:?}");
+        if let Some(fall) = peaks.windows(2).find(|scrapes| scrapes[0].1 > scrapes[1].1) {
+            panic!("the most that was ever held became less; usage and peak of two scrapes: {fall:?}");
+        }
+    });
+}
+
+/// Tells another thread to end, even when this one fails.
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
