@@ -4,7 +4,7 @@
 //! its yardsticks in turns, round after round in one run, and what it reports is the ratio between them. The servers and
 //! the clients are processes of their own, started from this same binary with `--role`.
 //!
-//! A row is one entry in [`ROWS`] and one function that returns a [`Report`].
+//! A row is one entry in `ROWS` and one function that returns a `Report`.
 
 mod clients;
 mod http;

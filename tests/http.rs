@@ -616,7 +616,7 @@ fn a_peak_never_falls_though_processes_are_read_one_after_the_other() {
         });
         let _ended = SetWhenDropped(&done);
         let dram = [("memory_type", "dram")];
-        let peaks: Vec<(f64, f64)> = (0..100)
+        let peaks: Vec<(f64, f64)> = (0..300)
             .map(|_| {
                 let metrics = daemon.metrics();
                 let value = |name| metrics.value(name, &dram).unwrap();
