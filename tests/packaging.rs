@@ -17,6 +17,7 @@ use support::{Metrics, Peer, installed, installed_peer, peers, wait_for};
 const SOCKET: &str = "/tmp/tt_allocation_server.sock";
 const CONFIG: &str = "/etc/ttmem/ttmem.toml";
 const UNIT: &str = "/usr/lib/systemd/system/ttmem.service";
+const SOCKET_UNIT: &str = "/usr/lib/systemd/system/ttmem-allocations.socket";
 /// The worst exposure that `systemd-analyze security` may find, in tenths.
 const EXPOSURE_MAX: u32 = 30;
 /// A user who is neither root nor the daemon: nobody.
@@ -162,18 +163,21 @@ fn a_package_lives_from_its_installation_to_its_purge() {
     assert_eq!(machine.property("UnitFileState"), "enabled", "and at every boot");
     assert_eq!(
         machine.run("stat --format='%U %a' /proc/$(pgrep -x ttmem) /tmp/*.sock"),
-        "ttmem 555\nttmem 666\n"
+        "ttmem 555\nroot 666\n"
     );
     check_unit(&machine);
     check_documentation(&machine);
     check_other_users_are_seen(&machine);
     check_reload(&machine);
+    check_socket_outlives_the_daemon(&machine);
 
     let (mut client, pid) = machine.client();
     allocate(&mut client, 1, 4096);
     machine.wait_for_metrics("the report", |metrics| metrics.process_usage(pid, 0, "dram") == Some(4096.0));
     let process = machine.property("MainPID");
+    let socket = machine.run(&format!("stat --format='%d %i' {SOCKET}"));
     machine.run("dpkg --install /packages/ttmem_2.deb");
+    assert_eq!(machine.run(&format!("stat --format='%d %i' {SOCKET}")), socket, "it was there all the time");
     assert_eq!(machine.property("ActiveState"), "active");
     assert_ne!(machine.property("MainPID"), process, "the new version runs");
     assert!(machine.run("dpkg-query --show ttmem").trim().ends_with("-2"));
@@ -197,7 +201,7 @@ fn a_package_lives_from_its_installation_to_its_purge() {
 
 /// systemd finds nothing wrong with the unit, and little that it could still keep from the daemon.
 fn check_unit(machine: &Machine) {
-    let verified = machine.try_run(&format!("systemd-analyze verify {UNIT}"));
+    let verified = machine.try_run(&format!("systemd-analyze verify {UNIT} {SOCKET_UNIT}"));
     assert!(verified.status.success(), "{}", machine.told(&verified));
     assert_eq!(text(&verified.stdout) + &text(&verified.stderr), "");
     machine.run(&format!(
@@ -254,6 +258,18 @@ fn check_other_users_are_seen(machine: &Machine) {
         metrics.process_usage(model, 0, "dram") == Some(8192.0)
     });
     machine.run(&format!("rm {region} && kill {model}"));
+}
+
+/// While there is no daemon, clients wait for one: that it is started is theirs to cause, too.
+fn check_socket_outlives_the_daemon(machine: &Machine) {
+    machine.run("systemctl stop ttmem");
+    assert_eq!(machine.property("ActiveState"), "inactive");
+    let (mut client, pid) = machine.client();
+    allocate(&mut client, 1, 4096);
+    wait_for("a daemon", || (machine.property("ActiveState") == "active").then_some(()));
+    machine.wait_for_metrics("a report from before the daemon", |metrics| {
+        metrics.process_usage(pid, 0, "dram") == Some(4096.0)
+    });
 }
 
 /// A reload takes effect; one that is refused fails in systemctl, is told in the metrics, and changes nothing.
