@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -107,23 +108,35 @@ async fn serve(
     let server = tokio::spawn(http::serve(listeners, Arc::clone(&sources), stopping));
     let demo = config.demo.then(|| Demo::start(&socket_path, DEMO_DEVICES)).transpose()?;
 
+    tell_systemd(&[NotifyState::Ready]);
+
     let mut daemon =
         Running { origin, started_with: &config, config: config.clone(), registry, sources, log_level };
     let mut retire = tokio::time::interval(RETIRE_INTERVAL);
     let mut draw = tokio::time::interval(DEMO_INTERVAL);
+    let is_watched = sd_notify::watchdog_enabled().is_some();
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hang_up.recv() => {
+                tell_systemd(&reloading());
                 daemon.reload();
                 daemon.sources.web.reload(&daemon.sources.metrics);
+                tell_systemd(&[NotifyState::Ready]);
             }
-            _ = retire.tick() => daemon.retire(),
+            _ = retire.tick() => {
+                daemon.retire();
+                // Only a daemon that can still go through its processes is alive.
+                if is_watched {
+                    tell_systemd(&[NotifyState::Watchdog]);
+                }
+            }
             _ = draw.tick(), if demo.is_some() => daemon.draw(),
         }
     }
     info!("stopping");
+    tell_systemd(&[NotifyState::Stopping]);
     if let Some(demo) = demo {
         demo.stop();
     }
@@ -132,6 +145,19 @@ async fn serve(
     server.await.context("the HTTP server failed")?;
     info!("stopped");
     Ok(())
+}
+
+/// Tells systemd how far the daemon is. Where something else has started it, nothing is sent.
+fn tell_systemd(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "cannot tell systemd; it may take the daemon for one that hangs");
+    }
+}
+
+/// The time tells systemd 253 and later which READY belongs to it (Type=notify-reload).
+fn reloading() -> Vec<NotifyState<'static>> {
+    let now = NotifyState::monotonic_usec_now();
+    std::iter::once(NotifyState::Reloading).chain(now).collect()
 }
 
 /// The places where HTTP is served: those that were passed, or else those that are configured.
