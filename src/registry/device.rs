@@ -145,6 +145,11 @@ impl DeviceMemory {
         self.peak_bytes.load(Relaxed)
     }
 
+    /// Raises the peak to what a reader was told, and gives it.
+    pub(super) fn raise_peak(&self, told_bytes: u64) -> u64 {
+        self.peak_bytes.fetch_max(told_bytes, Relaxed).max(told_bytes)
+    }
+
     pub(super) fn sizes(&self) -> HistogramSnapshot {
         self.sizes.snapshot()
     }
