@@ -18,8 +18,8 @@ use crate::registry::{
 const DUMP_BUFFERS_MAX: usize = 1000;
 /// Sums that one dump lists.
 const DUMP_SUMS_MAX: usize = 1000;
-/// What one turn of a session may cost beyond its messages themselves, in units of one search for a buffer, about 20 ns: half a
-/// millisecond. An honest client uses none of it.
+/// What one turn of a session may cost beyond its messages themselves, in units of one search for a buffer, estimated at 20 ns:
+/// half a millisecond. An honest client uses none of it.
 const TURN_BUDGET: u32 = 25_000;
 /// Finding the process of a claimed pid: several files of /proc.
 const RESOLUTION_COST: u32 = 5_000;

@@ -1,8 +1,9 @@
 //! The live buffers of one process: found by (device, id), listed per device and memory type in the order of their allocation.
 //!
-//! The idea is a slab of 40-byte records plus an index of (slot, hash) pairs: 55 bytes a buffer at ten million, and growing the index
-//! touches no record, because the hash stands beside the slot. The records of one cell form a list in the order of allocation, so the
-//! oldest buffer is known at once and a process's end walks exactly what is to be reclaimed.
+//! The idea is a slab of 40-byte records plus an index of (slot, hash) pairs: by arithmetic 55 bytes a buffer at ten million (2^24
+//! places of nine bytes in the index), and growing the index touches no record, because the hash stands beside the slot. The records
+//! of one cell form a list in the order of allocation, so the oldest buffer is known at once and a process's end walks exactly what
+//! is to be reclaimed.
 
 use std::hash::BuildHasher;
 use std::ops::Range;
