@@ -75,6 +75,8 @@ pub struct Config {
     pub shm_dir: Option<PathBuf>,
     /// Milliseconds between two readings of the regions.
     pub shm_interval_ms: u64,
+    /// Where the kubelet has an entry for every container; none if their names are not to be looked up.
+    pub container_log_dir: Option<PathBuf>,
     /// Seconds that the series of an ended process stay.
     pub process_linger_seconds: u64,
     /// Processes that have series of their own, per device.
@@ -105,6 +107,7 @@ impl Default for Config {
             devices: Vec::new(),
             shm_dir: Some(PathBuf::from("/dev/shm")),
             shm_interval_ms: 100,
+            container_log_dir: Some(PathBuf::from("/var/log/containers")),
             process_linger_seconds: 300,
             processes_max: 1000,
             demo: false,

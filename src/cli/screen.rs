@@ -311,6 +311,7 @@ mod tests {
             uid: 1000,
             source: "socket".into(),
             cgroup: None,
+            container: None,
             start_time_seconds: Some(40.0),
             ended: false,
             device_usage_bytes: 6 << 30,

@@ -361,6 +361,25 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| config.shm_interval_ms.to_string(),
     },
     Setting {
+        key: "container_log_dir",
+        flag: "container-log-dir",
+        section: "Other sources",
+        value_name: "DIR",
+        kind: Kind::Path,
+        default: "/var/log/containers",
+        reload: false,
+        help: "Where the kubelet has an entry for every container, which tells its pod and namespace",
+        details: "Only names of entries are read. Without the directory, or with none, a process's container and pod are \
+                  known by their ids alone.",
+        apply: |config, text| {
+            values::unless_none(text, values::path).map(|dir| config.container_log_dir = dir)
+        },
+        show: |config| match &config.container_log_dir {
+            Some(dir) => quoted(&dir.to_string_lossy()),
+            None => quoted("none"),
+        },
+    },
+    Setting {
         key: "demo",
         flag: "demo",
         section: "Other sources",

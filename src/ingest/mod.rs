@@ -3,11 +3,13 @@
 //! The idea is a few threads, each with its own event loop, between which connections are dealt out: a connection stays on its thread,
 //! so its messages are applied in order, and threads meet only where two of them report for one process.
 
+mod cgroup;
 mod peer;
 mod procfs;
 mod throttle;
 
 mod attribution;
+mod containers;
 mod processes;
 
 mod apply;
@@ -37,6 +39,7 @@ use crate::registry::{Loss, Registry, Rejection};
 use crate::socket::Socket;
 use apply::Applier;
 use attribution::Attribution;
+use containers::Containers;
 use peer::{Peer, PeerError};
 use processes::Processes;
 use procfs::ArgumentsReader;
@@ -114,8 +117,9 @@ impl Ingest {
     pub fn start(config: &Config, registry: Arc<Registry>, socket: Socket) -> io::Result<Ingest> {
         let threads = (0..config.ingest_threads).map(EventLoop::start).collect::<io::Result<Vec<_>>>()?;
         let throttle = Arc::new(Throttle::default());
-        let processes =
-            Processes::new(Arc::clone(&registry), Arc::clone(&throttle), threads[0].handle.clone());
+        let containers = Containers::start(config.container_log_dir.clone(), Arc::clone(&throttle))?;
+        let runtime = threads[0].handle.clone();
+        let processes = Processes::new(Arc::clone(&registry), Arc::clone(&throttle), containers, runtime);
         let policy = Policy::new(config);
         let arguments = ArgumentsReader::start()?;
         let clients = AtomicU32::new(0);

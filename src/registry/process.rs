@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::ledger::Ledger;
-use super::{Cell, KernelKind, KernelTally};
+use super::{Cell, Container, KernelKind, KernelTally};
 
 /// What makes a process the same one: a pid alone is used again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -48,6 +48,8 @@ pub struct ProcessInfo {
     pub user: String,
     /// Its control group's path.
     pub cgroup: Option<String>,
+    /// The container that the control group belongs to.
+    pub container: Option<Arc<Container>>,
     /// When it started, in seconds since the epoch.
     pub start_time_seconds: Option<f64>,
     /// How it was first heard of.

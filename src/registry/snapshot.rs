@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::container::{ContainerSnapshot, Containers};
 use super::device::Device;
 use super::histogram::HistogramSnapshot;
 use super::{Counters, DeviceInfo, EventSnapshot, MemoryType, Process, Registry};
@@ -46,6 +47,8 @@ pub struct Snapshot {
     pub devices: Vec<DeviceSnapshot>,
     /// Every process that holds memory or held some a short while ago, in the order of their first reports.
     pub processes: Vec<ProcessSnapshot>,
+    /// What the containers hold that those processes run in, and what containers have held whose processes are gone.
+    pub containers: Vec<ContainerSnapshot>,
     /// Messages, rejections, losses, connections.
     pub events: EventSnapshot,
 }
@@ -151,12 +154,18 @@ impl Snapshot {
         }
         let mut users: BTreeMap<u16, u64> = BTreeMap::new();
         let mut processes = Vec::with_capacity(world.processes.len());
+        let mut containers = Containers::of(&world.ended_containers);
         for process in &world.processes {
             let has_ended = process.has_ended();
             let mut memory: Vec<_> = process.cells().iter().map(|cell| read(cell)).collect();
             memory.sort_unstable_by_key(|memory| (memory.device, memory.memory_type));
             for place in &memory {
                 sums.entry((place.device, place.memory_type)).or_default().add(&place.counters);
+            }
+            if let Some(container) = &process.info().container {
+                for ProcessMemory { device, memory_type, counters } in &memory {
+                    containers.add(container, (*device, *memory_type), counters, time.monotonic_ns);
+                }
             }
             if !has_ended {
                 let devices = memory.chunk_by(|left, right| left.device == right.device);
@@ -165,7 +174,8 @@ impl Snapshot {
             processes.push(ProcessSnapshot { process: Arc::clone(process), has_ended, memory });
         }
         let devices = registry.devices().map(|device| device_snapshot(device, &sums, &users, time)).collect();
-        Snapshot { time, started_ns: registry.started_ns, devices, processes, events }
+        let containers = containers.finish();
+        Snapshot { time, started_ns: registry.started_ns, devices, processes, containers, events }
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::registry::{
-    BufferPage, BufferSnapshot, Cursor, DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot,
+    self, BufferPage, BufferSnapshot, Cursor, DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot,
     Snapshot, Time,
 };
 
@@ -109,6 +109,9 @@ pub struct Process {
     /// Its control group.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cgroup: Option<String>,
+    /// The container that it runs in.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub container: Option<Container>,
     /// When it started, in seconds since the epoch.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub start_time_seconds: Option<f64>,
@@ -118,6 +121,30 @@ pub struct Process {
     pub device_usage_bytes: u64,
     /// What it holds, by device and type.
     pub memory: Vec<HeldMemory>,
+}
+
+/// A container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Container {
+    /// The id that its runtime gave it.
+    pub container_id: String,
+    /// The unique id of its pod.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub k8s_pod_uid: Option<String>,
+    /// What Kubernetes calls it.
+    #[serde(skip_serializing_if = "Option::is_none", default, flatten)]
+    pub names: Option<ContainerNames>,
+}
+
+/// What Kubernetes calls a container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContainerNames {
+    /// The namespace of its pod.
+    pub k8s_namespace_name: String,
+    /// Its pod.
+    pub k8s_pod_name: String,
+    /// Its name in the pod.
+    pub k8s_container_name: String,
 }
 
 /// What a process holds on one device in one memory type.
@@ -231,10 +258,8 @@ impl Processes {
 impl Process {
     fn of(process: &ProcessSnapshot) -> Process {
         let info = process.process.info();
-        let on_device = process
-            .memory
-            .iter()
-            .filter(|memory| memory.memory_type != crate::registry::MemoryType::SystemMemory);
+        let on_device =
+            process.memory.iter().filter(|memory| memory.memory_type != registry::MemoryType::SystemMemory);
         Process {
             pid: process.process.pid(),
             process: info.name.clone(),
@@ -242,10 +267,25 @@ impl Process {
             uid: info.uid,
             source: info.source.name().into(),
             cgroup: info.cgroup.clone(),
+            container: info.container.as_deref().map(Container::of),
             start_time_seconds: info.start_time_seconds,
             ended: process.has_ended,
             device_usage_bytes: on_device.map(|memory| memory.counters.usage_bytes()).sum(),
             memory: process.memory.iter().map(HeldMemory::of).collect(),
+        }
+    }
+}
+
+impl Container {
+    fn of(container: &registry::Container) -> Container {
+        Container {
+            container_id: container.id().to_owned(),
+            k8s_pod_uid: container.pod_uid().map(str::to_owned),
+            names: container.names().map(|names| ContainerNames {
+                k8s_namespace_name: names.namespace.clone(),
+                k8s_pod_name: names.pod.clone(),
+                k8s_container_name: names.container.clone(),
+            }),
         }
     }
 }

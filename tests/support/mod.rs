@@ -12,6 +12,7 @@
 pub mod alertmanager;
 pub mod boards;
 pub mod certificates;
+pub mod cgroup;
 pub mod exposition;
 pub mod frames;
 pub mod prometheus;
