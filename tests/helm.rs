@@ -18,7 +18,8 @@ use support::regions::write_region;
 use support::{Daemon, Directory, installed_peer, peers, ttmem};
 
 /// Host directories that the chart may mount, and whether the daemon may write there.
-const HOST_VOLUMES: [(&str, bool); 3] = [("socket", true), ("shm", false), ("passwd", false)];
+const HOST_VOLUMES: [(&str, bool); 4] =
+    [("socket", true), ("shm", false), ("passwd", false), ("containers", false)];
 
 #[test]
 fn every_values_file_renders_to_valid_objects() {
@@ -288,12 +289,13 @@ fn the_daemon_starts_as_the_pod_starts_it() {
         "--socket=/run/ttmem/tt_allocation_server.sock",
         "--listen=0.0.0.0:8080",
         "--shm-dir=/run/shm",
+        "--container-log-dir=/run/containers",
     ];
     assert_eq!(arguments, expected);
     // Every path in the arguments is one that is mounted.
     let mounts = container["volumeMounts"].as_array().unwrap();
     let places: Vec<_> = mounts.iter().map(|mount| mount["mountPath"].as_str().unwrap()).collect();
-    assert_eq!(places, ["/etc/ttmem", "/run/ttmem", "/run/shm"]);
+    assert_eq!(places, ["/etc/ttmem", "/run/ttmem", "/run/shm", "/run/containers"]);
 
     let directory = Directory::new();
     let config = directory.join("ttmem.toml");
