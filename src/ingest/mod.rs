@@ -36,7 +36,7 @@ use ttmem_wire::{BufferTypes, Layout};
 use crate::clock;
 use crate::config::{Config, SocketBufferTypes, SocketLayout};
 use crate::registry::{Loss, Registry, Rejection};
-use crate::socket::Socket;
+use crate::socket::{BACKLOG, Socket};
 use apply::Applier;
 use attribution::Attribution;
 use containers::Containers;
@@ -107,6 +107,7 @@ impl Policy {
 /// The running ingest.
 pub struct Ingest {
     threads: Vec<EventLoop>,
+    accepting: tokio::task::JoinHandle<()>,
     regions: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
     stopping: watch::Sender<bool>,
     context: Arc<Context>,
@@ -126,7 +127,7 @@ impl Ingest {
         let context = Arc::new(Context { registry, processes, throttle, policy, arguments, clients });
         let (stopping, stop) = watch::channel(false);
         let handles: Vec<Handle> = threads.iter().map(|thread| thread.handle.clone()).collect();
-        threads[0].handle.spawn(accept_all(Arc::clone(&context), socket, handles, stop));
+        let accepting = threads[0].handle.spawn(accept_all(Arc::clone(&context), socket, handles, stop));
         let regions = config.shm_dir.as_ref().map(|directory| {
             let regions = Regions::new(Arc::clone(&context), directory.clone());
             let interval = Duration::from_millis(config.shm_interval_ms);
@@ -134,13 +135,15 @@ impl Ingest {
             let thread = std::thread::Builder::new().name("ttmem-regions".into());
             thread.spawn(move || regions.follow(interval, &stopped)).map(|thread| (stop, thread))
         });
-        Ok(Ingest { threads, regions: regions.transpose()?, stopping, context })
+        Ok(Ingest { threads, accepting, regions: regions.transpose()?, stopping, context })
     }
 
-    /// Stops taking connections, applies what has been sent, and ends.
+    /// Takes the connections that wait already and no more, applies what has been sent, and ends.
     pub async fn drain(self) {
         self.stopping.send_replace(true);
         let all_closed = async {
+            // It can only have ended by a panic, which has been reported.
+            let _ = self.accepting.await;
             while self.context.clients.load(Relaxed) > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -204,7 +207,7 @@ async fn accept_all(
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => break,
             // Taken from this thread's event loop again, as it is to live on another's.
             accepted = listener.accept() => accepted.and_then(|(stream, _)| stream.into_std()),
         };
@@ -219,6 +222,33 @@ async fn accept_all(
             }
             // The peer went away between its connect and our accept; anything else that lasts must not keep this thread busy.
             (Err(_), _) | (_, None) => tokio::task::yield_now().await,
+        }
+    }
+    drop(listener);
+    // The next daemon finds those that wait at a socket which outlives this one, and knows for longer what they report.
+    if !socket.is_adopted() {
+        take_waiting(socket.listener(), |stream| {
+            if let Some(thread) = deal.next() {
+                serve(&context, stream, thread, &stopping);
+            }
+        });
+    }
+}
+
+/// Takes the connections that wait already: their clients have sent without knowing that nobody had looked yet.
+fn take_waiting(listener: &std::os::unix::net::UnixListener, mut serve: impl FnMut(UnixStream)) {
+    // No more than these can have waited, however fast others follow.
+    for _ in 0..=BACKLOG {
+        let taken = listener.accept().and_then(|(stream, _)| {
+            stream.set_nonblocking(true)?;
+            Ok(stream)
+        });
+        match taken {
+            Ok(stream) => serve(stream),
+            // Its client has gone already, and the next one may not have.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => return warn!(%error, "stopping without having taken all that clients sent"),
         }
     }
 }
