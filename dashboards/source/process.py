@@ -86,12 +86,12 @@ BOARD = board(
                 "One row for each process, with what it holds on the selected devices. Source is how it "
                 "was first heard of: over the socket, or through tt-metal's shared memory.",
                 [
-                    host(),
-                    process(),
-                    pid(),
-                    Column("User", "user", width=80),
-                    namespace(width=110),
-                    pod(width=150),
+                    host(width=125),
+                    process(width=125),
+                    pid(width=70),
+                    Column("User", "user", width=70),
+                    namespace(width=115),
+                    pod(width=205),
                     Column("Source", "source", width=75),
                     Column(
                         "DRAM",
@@ -238,7 +238,7 @@ BOARD = board(
                 12,
                 "DRAM, by pod",
                 "DRAM held on the selected devices, by namespace and pod, whichever processes are selected.",
-                [("sum by (instance, k8s_namespace_name, k8s_pod_name) (%s)" % in_pods("usage_bytes", DRAM), POD)],
+                [("sum by (k8s_namespace_name, k8s_pod_name) (%s)" % in_pods("usage_bytes", DRAM), POD)],
                 "bytes",
                 stacked=True,
                 legend="table",

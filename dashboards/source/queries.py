@@ -22,7 +22,7 @@ ON_PROCESS = 'process=~"$process"'
 ON_HOST = "{{process}} on {{instance}}"
 NAMESPACE = "by (k8s_namespace_name)"
 # The legend of a pod.
-POD = "{{k8s_namespace_name}} / {{k8s_pod_name}} on {{instance}}"
+POD = "{{k8s_namespace_name}} / {{k8s_pod_name}}"
 
 
 def used(*matchers):
