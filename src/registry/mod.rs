@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 
 pub use cell::{Cell, Counters};
 pub use container::{Container, ContainerMemory, ContainerNames, ContainerSnapshot};
-pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory};
+pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Untracked, UntrackedProcess};
 pub use events::{ConnectionLayout, Event, EventCounters, EventSnapshot, Loss, Rejection};
 pub use histogram::{HistogramSnapshot, Scale};
 pub use ledger::{
