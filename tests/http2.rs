@@ -66,7 +66,7 @@ fn everything_is_answered_over_it_as_over_the_other() {
         ("/api/v1/buffers?limit=x", &["--user", USER]),
     ] {
         let [two, one] = ["--http2", "--http1.1"].map(|version| ask(version, path, arguments));
-        assert_eq!((version(&two), version(&one)), ("HTTP/2", "HTTP/1.1"));
+        assert_eq!((version(&two), version(&one)), ("HTTP/2", "HTTP/1.1"), "{path} {arguments:?} {two:?}");
         assert_eq!((two.status, &two.body), (one.status, &one.body), "{path} {arguments:?}");
         for header in ["content-type", "content-length", "x-frame-options", "www-authenticate", "allow"] {
             assert_eq!(two.header(header), one.header(header), "{path} {arguments:?} {header}");

@@ -33,8 +33,10 @@ use super::{Body, Sources, routes};
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Requests at once on one connection of HTTP/2: a scraper makes one, a browser a few, and each may hold a whole answer.
 const STREAMS_MAX: u32 = 8;
-/// Bytes that a client of HTTP/2 may send without being asked to go on: the least that the protocol has. No request has a body.
+/// Bytes that a client of HTTP/2 may send without being asked to go on: the least that the protocol has. No request needs a body.
 const REQUEST_WINDOW_BYTES: u32 = 65_535;
+/// How long a body may take that nobody asked for.
+const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Who has not agreed on keys by then wants nothing, or is too far away to be a scraper.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long answers under way may take when the daemon stops.
@@ -159,9 +161,10 @@ impl Connection {
         let Connection { peer, sources, watcher, .. } = self;
         debug!(?peer, "HTTP/2 was agreed on");
         let hand_out = seat.hand_out();
-        let service = service_fn(move |request: Request<Incoming>| {
+        let service = service_fn(move |mut request: Request<Incoming>| {
             let (sources, hand_out) = (Arc::clone(&sources), hand_out.clone());
             async move {
+                let _ = timeout(BODY_TIMEOUT, discard(request.body_mut())).await;
                 let response = respond(&sources, &request, peer).await;
                 Ok::<_, Infallible>(in_pieces(response, request.method(), hand_out).await)
             }
@@ -176,6 +179,17 @@ impl Connection {
         if let Err(error) = watcher.watch(connection).await {
             debug!(?peer, %error, "connection ended");
         }
+    }
+}
+
+/// Takes the body of a request, within bounds: some clients do not listen before they have sent it, and leave the answer when their stream
+/// ends first.
+async fn discard(body: &mut Incoming) {
+    let mut rest = REQUEST_WINDOW_BYTES as usize;
+    while let Some(Ok(frame)) = body.frame().await
+        && rest > 0
+    {
+        rest = rest.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
     }
 }
 
