@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use serde_json::json;
 use support::cgroup::ContainerGroup;
-use support::{Daemon, Directory, Metrics, Peer, exposition, ttmem};
+use support::prometheus::Prometheus;
+use support::{Daemon, Directory, Metrics, Peer, exposition, ttmem, wait_for};
 
 const USAGE: &str = "ttmem_container_memory_usage_bytes";
 const BYTE_SECONDS: &str = "ttmem_container_memory_byte_seconds_total";
@@ -224,4 +225,28 @@ fn a_directory_that_cannot_be_read_is_told_of() {
     );
     assert_eq!(line["directory"], logs.to_str().unwrap());
     assert_eq!(told(&daemon.metrics(), client_of_pod.pid())[4], group.container_id);
+}
+
+/// A pod that is there for less than an interval counts as well, where Prometheus takes the beginnings of counters.
+#[test]
+fn prometheus_learns_when_a_counter_began() {
+    let (daemon, logs) = daemon(&["--process-linger-seconds", "0"]);
+    let scrape = format!(
+        "{{job_name: ttmem, scrape_interval: 1s, static_configs: [{{targets: ['{}']}}]}}",
+        daemon.http()
+    );
+    let prometheus = Prometheus::start_with(
+        &format!("scrape_configs: [{scrape}]\n"),
+        &["--enable-feature=created-timestamp-zero-ingestion"],
+    );
+    wait_for("a scrape", || prometheus.value("up"));
+    let group = ContainerGroup::new();
+    group.log_in(&logs, NAMES);
+    client(&daemon, &group, GIB).kill();
+    let value = |function: &str| {
+        prometheus.value(&format!("{function}({BYTE_SECONDS}{{k8s_pod_name='llama-0'}}[1h])"))
+    };
+    let last = wait_for("its counter", || value("last_over_time"));
+    assert!(last > 0.0);
+    assert_eq!(value("min_over_time"), Some(0.0), "it began with nothing");
 }

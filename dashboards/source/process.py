@@ -254,7 +254,7 @@ BOARD = board(
             ),
         ),
         (
-            9,
+            7,
             table(
                 14,
                 "What pods cost",

@@ -74,6 +74,8 @@ impl Container {
 pub struct ContainerSnapshot {
     /// The names; `None` for all containers that have none.
     pub names: Option<ContainerNames>,
+    /// When the first of its processes was first heard of that are counted, in monotonic nanoseconds.
+    pub since_ns: u64,
     /// What its processes hold and have held, by device and memory type.
     pub memory: Vec<ContainerMemory>,
 }
@@ -98,7 +100,14 @@ type Held = BTreeMap<(u16, MemoryType), u128>;
 #[derive(Clone, Default)]
 pub(super) struct EndedContainers {
     /// The one in which a process was retired last comes last.
-    ended: Vec<(Arc<Container>, Held)>,
+    ended: Vec<Ended>,
+}
+
+#[derive(Clone)]
+struct Ended {
+    container: Arc<Container>,
+    since_ns: u64,
+    held: Held,
 }
 
 impl EndedContainers {
@@ -106,17 +115,19 @@ impl EndedContainers {
     pub(super) fn absorb(
         &mut self,
         container: &Arc<Container>,
+        mut since_ns: u64,
         places: impl Iterator<Item = (u16, MemoryType, Counters)>,
     ) {
         let mut held = Held::new();
         // Those that were not settled when they came may belong together by now.
-        for (_, other) in self.ended.extract_if(.., |(other, _)| other.shares_series_with(container)) {
-            other.into_iter().for_each(|(place, byte_ns)| *held.entry(place).or_default() += byte_ns);
+        for other in self.ended.extract_if(.., |other| other.container.shares_series_with(container)) {
+            since_ns = since_ns.min(other.since_ns);
+            other.held.into_iter().for_each(|(place, byte_ns)| *held.entry(place).or_default() += byte_ns);
         }
         for (device, memory_type, counters) in places {
             *held.entry((device, memory_type)).or_default() += counters.held_byte_ns();
         }
-        self.ended.push((Arc::clone(container), held));
+        self.ended.push(Ended { container: Arc::clone(container), since_ns, held });
     }
 
     /// Forgets those that ended longest ago, if they are too many. Containers that still have processes are no matter of this.
@@ -127,7 +138,7 @@ impl EndedContainers {
         let living: Vec<&Container> = living.collect();
         let alive: HashSet<_> = living.iter().map(|container| std::ptr::from_ref(*container)).collect();
         let names_alive: HashSet<_> = living.iter().filter_map(|container| container.names()).collect();
-        let has_ended = |(container, _): &(Arc<Container>, Held)| match container.names() {
+        let has_ended = |Ended { container, .. }: &Ended| match container.names() {
             Some(names) => !names_alive.contains(names),
             // Those that have no names share one entry, which is no container's.
             None => !container.is_settled() && !alive.contains(&Arc::as_ptr(container)),
@@ -144,7 +155,12 @@ impl EndedContainers {
 /// The containers of one snapshot while it is being put together.
 #[derive(Default)]
 pub(super) struct Containers {
-    places: BTreeMap<Option<ContainerNames>, BTreeMap<(u16, MemoryType), Place>>,
+    parts: BTreeMap<Option<ContainerNames>, Part>,
+}
+
+struct Part {
+    since_ns: u64,
+    places: BTreeMap<(u16, MemoryType), Place>,
 }
 
 #[derive(Default)]
@@ -156,49 +172,59 @@ struct Place {
 impl Containers {
     pub(super) fn of(ended: &EndedContainers) -> Self {
         let mut containers = Containers::default();
-        for (container, held) in &ended.ended {
+        for Ended { container, since_ns, held } in &ended.ended {
+            let part = containers.part(container, *since_ns);
             for (place, byte_ns) in held {
-                containers.hold(container, *place, *byte_ns);
+                part.places.entry(*place).or_default().hold(container, *byte_ns);
             }
         }
         containers
     }
 
-    /// Adds what a process of a container holds and has held up to a moment.
-    pub(super) fn add(
+    /// Adds what a process of a container, heard of first at `since_ns`, holds and has held up to now.
+    pub(super) fn add<'a>(
         &mut self,
         container: &Container,
-        place: (u16, MemoryType),
-        counters: &Counters,
+        since_ns: u64,
+        places: impl Iterator<Item = ((u16, MemoryType), &'a Counters)>,
         now_ns: u64,
     ) {
-        let usage_bytes = &mut self.place(container, place).usage_bytes;
-        *usage_bytes = Some(usage_bytes.unwrap_or(0) + counters.usage_bytes());
-        self.hold(container, place, counters.held_byte_ns_until(now_ns));
+        let part = self.part(container, since_ns);
+        for (place, counters) in places {
+            let place = part.places.entry(place).or_default();
+            place.usage_bytes = Some(place.usage_bytes.unwrap_or(0) + counters.usage_bytes());
+            place.hold(container, counters.held_byte_ns_until(now_ns));
+        }
     }
 
     pub(super) fn finish(self) -> Vec<ContainerSnapshot> {
-        let of = |((device, memory_type), place): ((u16, MemoryType), Place)| ContainerMemory {
+        let memory = |((device, memory_type), place): ((u16, MemoryType), Place)| ContainerMemory {
             device,
             memory_type,
             usage_bytes: place.usage_bytes,
             byte_seconds: place.held_byte_ns.map(|byte_ns| byte_ns as f64 / 1e9),
         };
-        let containers = self.places.into_iter();
-        containers
-            .map(|(names, places)| ContainerSnapshot { names, memory: places.into_iter().map(of).collect() })
-            .collect()
+        let of = |(names, part): (Option<ContainerNames>, Part)| ContainerSnapshot {
+            names,
+            since_ns: part.since_ns,
+            memory: part.places.into_iter().map(memory).collect(),
+        };
+        self.parts.into_iter().map(of).collect()
     }
 
-    fn hold(&mut self, container: &Container, place: (u16, MemoryType), byte_ns: u128) {
+    fn part(&mut self, container: &Container, since_ns: u64) -> &mut Part {
+        let part = self.parts.entry(container.names().cloned());
+        let part = part.or_insert(Part { since_ns, places: BTreeMap::new() });
+        part.since_ns = part.since_ns.min(since_ns);
+        part
+    }
+}
+
+impl Place {
+    fn hold(&mut self, container: &Container, byte_ns: u128) {
         if container.is_settled() {
-            let held = &mut self.place(container, place).held_byte_ns;
-            *held = Some(held.unwrap_or(0) + byte_ns);
+            self.held_byte_ns = Some(self.held_byte_ns.unwrap_or(0) + byte_ns);
         }
-    }
-
-    fn place(&mut self, container: &Container, place: (u16, MemoryType)) -> &mut Place {
-        self.places.entry(container.names().cloned()).or_default().entry(place).or_default()
     }
 }
 
@@ -230,7 +256,7 @@ mod tests {
             start_time_seconds: None,
             source: Source::Socket,
         };
-        registry.process(Identity { pid, start_ticks: 1 }, 0, info)
+        registry.process(Identity { pid, start_ticks: 1 }, u64::from(pid), info)
     }
 
     fn snapshot(registry: &Registry, second: u64) -> Snapshot {
@@ -275,7 +301,8 @@ mod tests {
         assert_eq!(held(&snapshot(&registry, 102), &names("llama")), Some((Some(5), Some(2150.0))));
         end(&registry, &again, 104);
         assert_eq!(held(&snapshot(&registry, 200), &names("llama")), Some((None, Some(2160.0))));
-        assert_eq!(snapshot(&registry, 200).containers.len(), 1);
+        let [container] = &snapshot(&registry, 200).containers[..] else { panic!("one container") };
+        assert_eq!(container.since_ns, 1, "the counter began with the first process");
     }
 
     #[test]

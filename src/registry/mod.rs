@@ -166,7 +166,7 @@ impl Registry {
             if let Some(container) = &process.info().container {
                 let cells = process.cells();
                 let places = cells.iter().map(|cell| (cell.device(), cell.memory_type(), cell.read()));
-                Arc::make_mut(&mut ended_containers).absorb(container, places);
+                Arc::make_mut(&mut ended_containers).absorb(container, process.first_seen_ns(), places);
             }
         }
         if due.iter().any(|process| process.info().container.is_some()) {

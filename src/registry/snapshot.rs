@@ -163,9 +163,8 @@ impl Snapshot {
                 sums.entry((place.device, place.memory_type)).or_default().add(&place.counters);
             }
             if let Some(container) = &process.info().container {
-                for ProcessMemory { device, memory_type, counters } in &memory {
-                    containers.add(container, (*device, *memory_type), counters, time.monotonic_ns);
-                }
+                let places = memory.iter().map(|place| ((place.device, place.memory_type), &place.counters));
+                containers.add(container, process.first_seen_ns(), places, time.monotonic_ns);
             }
             if !has_ended {
                 let devices = memory.chunk_by(|left, right| left.device == right.device);

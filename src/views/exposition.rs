@@ -156,7 +156,8 @@ struct Series<'a, E: Exposition> {
     device_memory: Vec<(E::Labels, &'a DeviceSnapshot, &'a MemorySnapshot)>,
     processes: Vec<(E::Labels, &'a ProcessSnapshot)>,
     process_memory: Vec<(E::Labels, &'a ProcessSnapshot, &'a ProcessMemory)>,
-    container_memory: Vec<(E::Labels, &'a ContainerMemory)>,
+    /// With the beginning of each container's counters, in seconds since the epoch.
+    container_memory: Vec<(E::Labels, f64, &'a ContainerMemory)>,
 }
 
 impl<'a, E: Exposition> Series<'a, E> {
@@ -195,11 +196,12 @@ impl<'a, E: Exposition> Series<'a, E> {
         }
         for container in &snapshot.containers {
             let names = kubernetes_labels(container.names.as_ref());
+            let since = snapshot.time.unix_seconds_of(container.since_ns);
             for memory in &container.memory {
                 let place =
                     [("device", index.format(memory.device)), ("memory_type", memory.memory_type.name())];
                 let labels = E::labels(&[&place[..], &names[..]].concat());
-                series.container_memory.push((labels, memory));
+                series.container_memory.push((labels, since, memory));
             }
         }
         series
@@ -278,8 +280,8 @@ impl<E: Exposition> Family<'_, E> {
                 &mut scopes.process
             }
             Samples::ContainerMemory(value) => {
-                for (labels, memory) in &series.container_memory {
-                    self.optional(labels, value(memory), started);
+                for (labels, since, memory) in &series.container_memory {
+                    self.optional(labels, value(memory), *since);
                 }
                 &mut scopes.container
             }
