@@ -20,8 +20,6 @@ use support::{Daemon, Directory, Peer, installed, installed_peer, request, send_
 
 /// Metrics that rules use and that no version exports yet. One that is exported has to go from here: a test says so.
 const ANNOUNCED: &[(&str, &[&str])] = &[
-    ("ttmem_device_allocation_failures_total", &["device", "memory_type", "reason"]),
-    ("ttmem_device_memory_largest_free_block_bytes", &["device", "memory_type"]),
     ("ttmem_device_untracked_processes", &["device"]),
     ("ttmem_otlp_exported_total", &["signal"]),
     ("ttmem_otlp_dropped_total", &["signal", "reason"]),

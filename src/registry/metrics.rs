@@ -4,7 +4,8 @@
 //! from in a [`Snapshot`]. Adding a metric is adding a row here, and the increment that feeds it.
 
 use super::{
-    DeviceSnapshot, HistogramSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot,
+    DeviceSnapshot, FailureReason, HistogramSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot,
+    Reported, Snapshot,
 };
 
 /// One metric family.
@@ -69,6 +70,8 @@ pub enum Samples {
     Memory(fn(&MemorySnapshot) -> Option<Value>),
     /// Per device and memory type, a distribution.
     MemoryHistogram(fn(&MemorySnapshot) -> Option<&HistogramSnapshot>),
+    /// Per device, memory type and reason of a failure.
+    Failures(fn(&MemorySnapshot) -> Option<[u64; FailureReason::ALL.len()]>),
     /// Per device, memory type and other source.
     Drift(fn(&MemorySnapshot) -> Option<Value>),
     /// Per device.
@@ -158,6 +161,15 @@ pub const METRICS: &[Metric] = &[
         samples: Samples::Memory(|memory| Some(Value::Unsigned(memory.peak_bytes))),
     },
     Metric {
+        name: "ttmem_device_memory_largest_free_block_bytes",
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: D,
+        help: "Largest free block when an allocation last failed; absent until a client reports a failure.",
+        opentelemetry: Some("tenstorrent.memory.largest_free_block"),
+        samples: Samples::Memory(|memory| memory.largest_free_block_bytes.map(Value::Unsigned)),
+    },
+    Metric {
         name: "ttmem_device_buffers",
         kind: Kind::Gauge,
         unit: "{buffer}",
@@ -201,6 +213,15 @@ pub const METRICS: &[Metric] = &[
         help: "Buffers released on a device so far, reclaimed ones included.",
         opentelemetry: Some("tenstorrent.memory.frees"),
         samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.frees)),
+    },
+    Metric {
+        name: "ttmem_device_allocation_failures_total",
+        kind: Kind::Counter,
+        unit: "{failure}",
+        labels: &["device", "memory_type", "reason"],
+        help: "Allocations that clients report to have failed so far: exhausted, or fragmented where enough was free in total.",
+        opentelemetry: Some("tenstorrent.memory.allocation.failures"),
+        samples: Samples::Failures(|memory| memory.reported.is_some().then_some(memory.failures)),
     },
     Metric {
         name: "ttmem_buffer_size_bytes",
@@ -365,6 +386,15 @@ pub const METRICS: &[Metric] = &[
         help: "Messages known to have been lost on their way.",
         opentelemetry: Some("tenstorrent.events.lost"),
         samples: Samples::Rows(|snapshot| &snapshot.events.lost),
+    },
+    Metric {
+        name: "ttmem_spans_omitted_total",
+        kind: Kind::Counter,
+        unit: "{span}",
+        labels: &["reason"],
+        help: "Spans that were not made: small, short, rate by the policy; burst, orphans where one span tells of many; queue for lack of room.",
+        opentelemetry: Some("tenstorrent.spans.omitted"),
+        samples: Samples::Rows(|snapshot| &snapshot.events.omitted),
     },
     Metric {
         name: "ttmem_client_connections",

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::device::Device;
 use super::histogram::HistogramSnapshot;
-use super::{Counters, DeviceInfo, EventSnapshot, MemoryType, Process, Registry};
+use super::{Cell, Counters, DeviceInfo, EventSnapshot, FailureReason, MemoryType, Process, Registry};
 
 /// How often the processes are read while their sum is more than was ever held at once.
 const CAPTURES_MAX: usize = 4;
@@ -76,6 +76,10 @@ pub struct MemorySnapshot {
     pub peak_bytes: u64,
     /// What per-buffer reports tell; `None` where only totals are known.
     pub reported: Option<Reported>,
+    /// Allocation failures reported so far, by reason.
+    pub failures: [u64; FailureReason::ALL.len()],
+    /// The largest free block at the last failure that was reported; `None` while none has been.
+    pub largest_free_block_bytes: Option<u64>,
     /// Another source's figure minus ours, over the processes that both know.
     pub drift_bytes: Option<i64>,
 }
@@ -143,7 +147,7 @@ impl Snapshot {
 
     fn capture(registry: &Registry, time: Time) -> Snapshot {
         // Read first: what they tell of has then been done to what is read after them.
-        let events = registry.events().snapshot();
+        let events = registry.event_snapshot();
         let world = registry.world();
         let mut sums: BTreeMap<(u16, MemoryType), Sum> = BTreeMap::new();
         for (place, counters) in world.retired.iter() {
@@ -153,8 +157,7 @@ impl Snapshot {
         let mut processes = Vec::with_capacity(world.processes.len());
         for process in &world.processes {
             let has_ended = process.has_ended();
-            let mut memory: Vec<_> = process.cells().iter().map(|cell| read(cell)).collect();
-            memory.sort_unstable_by_key(|memory| (memory.device, memory.memory_type));
+            let memory = process.memory();
             for place in &memory {
                 sums.entry((place.device, place.memory_type)).or_default().add(&place.counters);
             }
@@ -169,8 +172,10 @@ impl Snapshot {
     }
 }
 
-fn read(cell: &super::Cell) -> ProcessMemory {
-    ProcessMemory { device: cell.device(), memory_type: cell.memory_type(), counters: cell.read() }
+impl ProcessMemory {
+    pub(super) fn of(cell: &Cell) -> ProcessMemory {
+        ProcessMemory { device: cell.device(), memory_type: cell.memory_type(), counters: cell.read() }
+    }
 }
 
 /// The sum of several processes' counters in one place.
@@ -238,6 +243,8 @@ fn memory_snapshot(
             sizes: atomics.sizes(),
             lifetimes: (!by_size_alone).then(|| atomics.lifetimes()),
         }),
+        failures: atomics.failures(),
+        largest_free_block_bytes: atomics.largest_free_block_bytes(),
         drift_bytes: sum.drift_bytes,
     }
 }

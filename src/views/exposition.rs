@@ -7,8 +7,8 @@ use std::collections::HashSet;
 
 use crate::registry::metrics::{Kind, METRICS, Metric, Rows, Samples, Value};
 use crate::registry::{
-    DeviceSnapshot, HistogramSnapshot, MemorySnapshot, MemoryType, ProcessMemory, ProcessSnapshot, Snapshot,
-    Time,
+    DeviceSnapshot, FailureReason, HistogramSnapshot, MemorySnapshot, MemoryType, ProcessMemory,
+    ProcessSnapshot, Snapshot, Time,
 };
 
 /// A format that families are written in.
@@ -217,6 +217,21 @@ impl<E: Exposition> Family<'_, E> {
                     // Twenty-six series for a memory type that nobody has used would say nothing.
                     if let Some(histogram) = histogram(memory).filter(|histogram| histogram.count() > 0) {
                         self.histogram(labels, histogram, started);
+                    }
+                }
+                &mut scopes.device
+            }
+            Samples::Failures(failures) => {
+                for (_, device, memory) in &series.device_memory {
+                    let index = device.index.to_string();
+                    let counts = failures(memory).into_iter().flatten();
+                    for (reason, count) in FailureReason::ALL.into_iter().zip(counts) {
+                        let pairs = [
+                            ("device", index.as_str()),
+                            ("memory_type", memory.memory_type.name()),
+                            ("reason", reason.name()),
+                        ];
+                        self.sample(&E::labels(&pairs), Value::Unsigned(count), started);
                     }
                 }
                 &mut scopes.device

@@ -26,7 +26,8 @@ impl TraceContext {
 
     /// The TRACE_CONTEXT that says this about the peer.
     pub fn encode(&self) -> Header {
-        let half = |from: usize| u64::from_le_bytes(core::array::from_fn(|index| self.trace_id[from + index]));
+        let half =
+            |from: usize| u64::from_le_bytes(core::array::from_fn(|index| self.trace_id[from + index]));
         Header {
             size_bytes: half(0),
             buffer_id: half(8),
@@ -57,10 +58,9 @@ mod tests {
     #[test]
     fn an_id_of_zeros_is_none() {
         let context = TraceContext { trace_id: [1; 16], parent_id: [2; 8], flags: 0 };
-        for invalid in [
-            TraceContext { trace_id: [0; 16], ..context },
-            TraceContext { parent_id: [0; 8], ..context },
-        ] {
+        for invalid in
+            [TraceContext { trace_id: [0; 16], ..context }, TraceContext { parent_id: [0; 8], ..context }]
+        {
             assert_eq!(TraceContext::decode(&invalid.encode()), None);
         }
     }
