@@ -135,6 +135,48 @@ choice! {
     }
 }
 
+choice! {
+    /// How OTLP travels.
+    OtlpProtocol {
+        /// Protobuf over gRPC.
+        Grpc = "grpc",
+        /// Protobuf in the body of an HTTP request.
+        Http = "http/protobuf",
+    }
+}
+
+choice! {
+    /// How OTLP requests are compressed.
+    OtlpCompression {
+        /// Not at all.
+        None = "none",
+        /// By gzip.
+        Gzip = "gzip",
+    }
+}
+
+choice! {
+    /// What a counter's data point says.
+    OtlpTemporality {
+        /// The total since the start.
+        Cumulative = "cumulative",
+        /// The difference to the reading before.
+        Delta = "delta",
+        /// As delta: all our counters are read at intervals, and for those this preference asks for totals.
+        LowMemory = "lowmemory",
+    }
+}
+
+choice! {
+    /// How OTLP's histograms are made.
+    OtlpHistograms {
+        /// Buckets that double, as many as there are values for.
+        Exponential = "base2_exponential_bucket_histogram",
+        /// The classic bounds of /metrics.
+        Explicit = "explicit_bucket_histogram",
+    }
+}
+
 /// Says which words would have been understood in the place of `text`, and which was probably meant.
 pub(super) fn did_you_mean_one_of<'a>(text: &str, names: impl Iterator<Item = &'a str> + Clone) -> String {
     let list: Vec<&str> = names.clone().collect();

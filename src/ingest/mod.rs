@@ -5,7 +5,6 @@
 
 mod peer;
 mod procfs;
-mod throttle;
 
 mod attribution;
 mod processes;
@@ -35,6 +34,7 @@ use crate::clock;
 use crate::config::{Config, SocketBufferTypes, SocketLayout};
 use crate::registry::{Loss, Occurrence, Registry, RejectedPeer, Rejection};
 use crate::socket::Socket;
+use crate::throttle::{self, Throttle};
 use apply::Applier;
 use attribution::Attribution;
 use peer::{Peer, PeerError};
@@ -43,7 +43,6 @@ use procfs::ArgumentsReader;
 use regions::Regions;
 use session::Session;
 use stream::Stream;
-use throttle::Throttle;
 
 /// How long sessions may take to apply what has been sent when the daemon stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);

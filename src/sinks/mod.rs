@@ -1,3 +1,4 @@
 //! What hands views to whoever asks: one module for each way out.
 
 pub mod http;
+pub mod otlp;
