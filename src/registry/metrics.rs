@@ -4,8 +4,8 @@
 //! from in a [`Snapshot`]. Adding a metric is adding a row here, and the increment that feeds it.
 
 use super::{
-    DeviceSnapshot, FailureReason, HistogramSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot,
-    Reported, Snapshot,
+    DeviceSnapshot, Exemplar, FailureReason, HistogramSnapshot, MemorySnapshot, ProcessMemory,
+    ProcessSnapshot, Reported, Snapshot,
 };
 
 /// One metric family.
@@ -68,6 +68,8 @@ pub type Rows<'a> = &'a [(&'static str, u64)];
 pub enum Samples {
     /// Per device and memory type.
     Memory(fn(&MemorySnapshot) -> Option<Value>),
+    /// The same for a counter of allocations, with what one of them added to it: the last one with a span is its exemplar.
+    Allocations(fn(&MemorySnapshot) -> Option<Value>, fn(&Exemplar) -> f64),
     /// Per device and memory type, a distribution.
     MemoryHistogram(fn(&MemorySnapshot) -> Option<&HistogramSnapshot>),
     /// Per device, memory type and reason of a failure.
@@ -185,7 +187,10 @@ pub const METRICS: &[Metric] = &[
         labels: D,
         help: "Bytes allocated on a device so far.",
         opentelemetry: Some("tenstorrent.memory.allocated"),
-        samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.allocated_bytes)),
+        samples: Samples::Allocations(
+            |memory| reported(memory, |reported| reported.counters.allocated_bytes),
+            |buffer| buffer.size_bytes as f64,
+        ),
     },
     Metric {
         name: "ttmem_device_freed_bytes_total",
@@ -203,7 +208,10 @@ pub const METRICS: &[Metric] = &[
         labels: D,
         help: "Buffers allocated on a device so far.",
         opentelemetry: Some("tenstorrent.memory.allocations"),
-        samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.allocations)),
+        samples: Samples::Allocations(
+            |memory| reported(memory, |reported| reported.counters.allocations),
+            |_| 1.0,
+        ),
     },
     Metric {
         name: "ttmem_device_frees_total",

@@ -5,6 +5,7 @@
 mod memory_type;
 
 mod events;
+mod exemplars;
 mod histogram;
 
 mod buffers;
@@ -34,6 +35,7 @@ use telling::Telling;
 pub use cell::{Cell, Counters};
 pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory};
 pub use events::{ConnectionLayout, Event, EventCounters, EventSnapshot, Loss, Omission, Rejection};
+pub use exemplars::{Exemplar, Exemplars, PlaceExemplars};
 pub use feed::{AllocationFailure, Ending, FEED_OCCURRENCES_MAX, FailureReason, Occurrence, RejectedPeer};
 pub use histogram::{HistogramSnapshot, Scale};
 pub use ledger::{
@@ -69,6 +71,7 @@ pub struct Registry {
     events: EventCounters,
     /// Whom to tell, and of what.
     feed: Option<(Feed, FeedPolicy)>,
+    exemplars: ArcSwap<Exemplars>,
     started_ns: u64,
 }
 
@@ -87,6 +90,7 @@ impl Registry {
             births: Mutex::default(),
             events: EventCounters::default(),
             feed: None,
+            exemplars: ArcSwap::default(),
             started_ns,
         }
     }
@@ -242,6 +246,20 @@ impl Registry {
             self.batch(process, now_ns).settle();
         }
         living
+    }
+
+    /// Adds exemplars whose spans a collector has.
+    pub fn exemplify(&self, exported: &[(u16, MemoryType, Exemplar)]) {
+        if exported.is_empty() {
+            return;
+        }
+        self.exemplars.rcu(|exemplars| {
+            let mut exemplars = Exemplars::clone(exemplars);
+            for (device, memory_type, exemplar) in exported {
+                exemplars.add(*device, *memory_type, *exemplar);
+            }
+            exemplars
+        });
     }
 
     fn event_snapshot(&self) -> EventSnapshot {

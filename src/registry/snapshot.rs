@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use super::device::Device;
 use super::histogram::HistogramSnapshot;
-use super::{Cell, Counters, DeviceInfo, EventSnapshot, FailureReason, MemoryType, Process, Registry};
+use super::{
+    Cell, Counters, DeviceInfo, EventSnapshot, Exemplars, FailureReason, MemoryType, Process, Registry,
+};
 
 /// How often the processes are read while their sum is more than was ever held at once.
 const CAPTURES_MAX: usize = 4;
@@ -26,6 +28,11 @@ impl Time {
     /// How many seconds before this instant something happened.
     pub fn seconds_since(&self, earlier_monotonic_ns: u64) -> f64 {
         self.monotonic_ns.saturating_sub(earlier_monotonic_ns) as f64 / 1e9
+    }
+
+    /// The time of day of an earlier moment, in nanoseconds since the epoch.
+    pub fn unix_ns_of(&self, earlier_monotonic_ns: u64) -> u64 {
+        self.unix_ns.saturating_sub(self.monotonic_ns.saturating_sub(earlier_monotonic_ns))
     }
 
     /// The time of day of an earlier moment, in seconds since the epoch: the same at every later instant.
@@ -48,6 +55,8 @@ pub struct Snapshot {
     pub processes: Vec<ProcessSnapshot>,
     /// Messages, rejections, losses, connections.
     pub events: EventSnapshot,
+    /// Buffers whose spans a collector has.
+    pub exemplars: Arc<Exemplars>,
 }
 
 /// One device.
@@ -168,7 +177,8 @@ impl Snapshot {
             processes.push(ProcessSnapshot { process: Arc::clone(process), has_ended, memory });
         }
         let devices = registry.devices().map(|device| device_snapshot(device, &sums, &users, time)).collect();
-        Snapshot { time, started_ns: registry.started_ns, devices, processes, events }
+        let exemplars = registry.exemplars.load_full();
+        Snapshot { time, started_ns: registry.started_ns, devices, processes, events, exemplars }
     }
 }
 
