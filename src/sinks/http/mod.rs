@@ -11,7 +11,6 @@ mod routes;
 mod scrape;
 mod server;
 mod tls;
-mod token_bucket;
 mod web;
 
 use std::sync::Arc;
