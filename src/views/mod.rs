@@ -2,6 +2,7 @@
 
 pub mod exposition;
 
+pub mod otlp;
 pub mod protobuf;
 pub mod text;
 
