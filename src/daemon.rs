@@ -27,6 +27,7 @@ use crate::config::{
 use crate::ingest::Ingest;
 use crate::registry::{Arch, Banks, DeviceInfo, Registry, Time};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
+use crate::sinks::otlp::Otlp;
 use crate::socket::Socket;
 use crate::views::json;
 
@@ -87,6 +88,8 @@ async fn serve(
     let web = Web::load(config.web_config.as_deref())?;
     let sources = Arc::new(Sources::new(Arc::clone(&registry), metrics, config.processes_max as usize, web));
 
+    let otlp = config.otlp.is_on().then(|| Otlp::start(&config, &sources, Box::new(|_| {}))).transpose()?;
+
     // Signals first: one that comes while the rest starts must not be lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -141,6 +144,9 @@ async fn serve(
         demo.stop();
     }
     ingest.drain().await;
+    if let Some(otlp) = otlp {
+        otlp.stop().await;
+    }
     stop.send_replace(true);
     server.await.context("the HTTP server failed")?;
     info!("stopped");

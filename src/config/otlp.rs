@@ -131,7 +131,8 @@ impl Default for OtlpConfig {
     fn default() -> Self {
         Self {
             traces: OtlpSignal::default(),
-            metrics: OtlpSignal::default(),
+            // A reading is complete when it comes.
+            metrics: OtlpSignal { batch_delay_ms: 0, ..OtlpSignal::default() },
             logs: OtlpSignal::default(),
             metric_interval_ms: 60_000,
             temporality: OtlpTemporality::Cumulative,

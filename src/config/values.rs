@@ -162,7 +162,7 @@ choice! {
         Cumulative = "cumulative",
         /// The difference to the reading before.
         Delta = "delta",
-        /// As delta: all our counters are read at intervals, and for those this preference asks for totals.
+        /// Differences for histograms only: our counters are read at intervals, and for those this preference asks for totals.
         LowMemory = "lowmemory",
     }
 }

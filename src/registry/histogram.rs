@@ -157,6 +157,15 @@ impl HistogramSnapshot {
         }
     }
 
+    /// What has been observed since an earlier snapshot of the same histogram.
+    pub fn since(&self, earlier: &HistogramSnapshot) -> HistogramSnapshot {
+        HistogramSnapshot {
+            scale: self.scale,
+            buckets: std::array::from_fn(|index| self.buckets[index].saturating_sub(earlier.buckets[index])),
+            sum: self.sum.wrapping_sub(earlier.sum),
+        }
+    }
+
     /// Runs of adjacent buckets that hold observations: the number of the first one in a native histogram of schema 0, and the counts.
     pub fn runs(&self) -> impl Iterator<Item = (i32, &[u64])> {
         let mut bucket = 0;

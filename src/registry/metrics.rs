@@ -113,6 +113,16 @@ pub mod daemon {
     pub const RELOAD_SUCCESSFUL: &str = "ttmem_config_last_reload_successful";
     /// When a reload last worked.
     pub const RELOAD_TIME: &str = "ttmem_config_last_reload_success_timestamp_seconds";
+    /// What a collector has accepted.
+    pub const OTLP_EXPORTED: &str = "ttmem_otlp_exported_total";
+    /// What no collector will see.
+    pub const OTLP_DROPPED: &str = "ttmem_otlp_dropped_total";
+    /// Requests that failed.
+    pub const OTLP_FAILURES: &str = "ttmem_otlp_export_failures_total";
+    /// What waits or is on its way.
+    pub const OTLP_QUEUE_ITEMS: &str = "ttmem_otlp_queue_items";
+    /// The memory that it takes.
+    pub const OTLP_QUEUE_BYTES: &str = "ttmem_otlp_queue_bytes";
 }
 
 /// Every metric, in the order of the exposition.
@@ -132,7 +142,7 @@ pub const METRICS: &[Metric] = &[
         unit: "1",
         labels: &["device", "arch", "board", "asic_id", "pci_bus_id", "capacity_source"],
         help: "What is known about a device; a label is empty where nothing tells.",
-        opentelemetry: None,
+        opentelemetry: Some("tenstorrent.device.info"),
         samples: Samples::DeviceInfo,
     },
     Metric {
@@ -338,7 +348,7 @@ pub const METRICS: &[Metric] = &[
         unit: "1",
         labels: &["pid", "process", "user", "source"],
         help: "What is known about a process; source is how it was first heard of.",
-        opentelemetry: None,
+        opentelemetry: Some("tenstorrent.process.info"),
         samples: Samples::ProcessInfo,
     },
     Metric {
@@ -356,7 +366,7 @@ pub const METRICS: &[Metric] = &[
         unit: "{process}",
         labels: &["device"],
         help: "Processes on a device beyond the number that have series of their own.",
-        opentelemetry: None,
+        opentelemetry: Some("tenstorrent.process.suppressed"),
         samples: Samples::Suppressed,
     },
     Metric {
@@ -365,7 +375,7 @@ pub const METRICS: &[Metric] = &[
         unit: "By",
         labels: D,
         help: "Memory held by the processes that have no series of their own; absent where all have.",
-        opentelemetry: None,
+        opentelemetry: Some("tenstorrent.process.suppressed.memory.usage"),
         samples: Samples::SuppressedMemory,
     },
     Metric {
@@ -446,6 +456,51 @@ pub const METRICS: &[Metric] = &[
         unit: "s",
         labels: &[],
         help: "Time since the epoch at which a configuration was last accepted.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::OTLP_EXPORTED,
+        kind: Kind::Counter,
+        unit: "{item}",
+        labels: &["signal"],
+        help: "Spans, data points and log records that the collector has accepted; absent while OTLP is off.",
+        opentelemetry: Some("otel.sdk.exporter.{item}.exported"),
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::OTLP_DROPPED,
+        kind: Kind::Counter,
+        unit: "{item}",
+        labels: &["signal", "reason"],
+        help: "Spans, data points and log records that were given up; absent while OTLP is off.",
+        opentelemetry: Some("otel.sdk.exporter.{item}.exported"),
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::OTLP_FAILURES,
+        kind: Kind::Counter,
+        unit: "{request}",
+        labels: &["signal", "reason"],
+        help: "Requests that failed; most are tried again. Absent while OTLP is off.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::OTLP_QUEUE_ITEMS,
+        kind: Kind::Gauge,
+        unit: "{item}",
+        labels: &["signal"],
+        help: "Spans, data points and log records that wait or are on their way; absent while OTLP is off.",
+        opentelemetry: Some("otel.sdk.exporter.{item}.inflight"),
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::OTLP_QUEUE_BYTES,
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: &["signal"],
+        help: "Memory that they take, estimated; absent while OTLP is off.",
         opentelemetry: None,
         samples: Samples::Daemon,
     },

@@ -4,6 +4,7 @@ pub mod trace;
 
 pub mod exposition;
 
+pub mod otlp;
 pub mod protobuf;
 pub mod text;
 

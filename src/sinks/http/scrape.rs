@@ -85,6 +85,18 @@ fn write_all<E: Exposition>(own: &Gathered, snapshot: &Snapshot, selection: &Sel
     own.write(to);
 }
 
+impl Sources {
+    /// What a scrape would be told, in another format.
+    pub(in crate::sinks) fn write_to<E: Exposition>(&self, make: impl FnOnce(&Snapshot) -> E) -> E {
+        let selection = Selection { names: HashSet::new(), processes_max: self.processes_max };
+        let own = self.metrics.gather(&selection);
+        let snapshot = self.registry.snapshot(super::routes::now());
+        let mut to = make(&snapshot);
+        write_all(&own, &snapshot, &selection, &mut to);
+        to
+    }
+}
+
 fn compress(text: Vec<u8>, coding: Coding) -> io::Result<Vec<u8>> {
     match coding {
         Coding::Identity => Ok(text),

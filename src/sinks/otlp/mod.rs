@@ -1,12 +1,14 @@
 //! The export over OTLP: spans, data points and log records on their way to an OpenTelemetry collector.
 //!
-//! In the order of the data: `outbox` (what waits, and the `account` of it), `worker` (batches, and their second attempts after `retry`),
+//! In the order of the data: `reader` (metrics at their interval), `outbox` (what waits, and the `account` of it), `worker` (batches, and their second attempts after `retry`),
 //! `signal` (what a request is), `transport` (`tls`, `grpc`). All of it runs on one thread of its own: a producer only ever meets the lock
 //! of an outbox.
 
 mod account;
 mod grpc;
 mod outbox;
+mod own_metrics;
+mod reader;
 mod resource;
 mod retry;
 mod signal;
@@ -34,8 +36,11 @@ pub use account::{Account, DropReason, FailureReason, Held};
 pub use outbox::{Item, Limits, Outbox};
 pub use signal::{Exported, Logs, Metrics, Rejected, Signal, Traces};
 
+use super::http::Sources;
 use crate::config::{Config, OtlpEndpoint, OtlpProtocol, OtlpSignal};
 use crate::throttle::Throttle;
+use own_metrics::OwnMetrics;
+use reader::Reader;
 use transport::Transport;
 use worker::Worker;
 
@@ -45,7 +50,7 @@ const REQUESTS_MAX: u32 = 8;
 /// Collectors take 4 MiB in one message by default; in memory items are about three times as large as on the wire.
 const BATCH_BYTES_MAX: u64 = 8 << 20;
 
-/// Why the export cannot start. All of it is the operator's to mend, but for the last two.
+/// Why the export cannot start. All but the last three are the operator's to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A file that the settings name cannot be read.
@@ -86,6 +91,9 @@ pub enum StartError {
     /// The TLS library refuses its own defaults.
     #[error("TLS cannot be set up: {0}")]
     Tls(rustls::Error),
+    /// The accounts cannot be shown.
+    #[error("cannot make metrics: {0}")]
+    Metrics(prometheus::Error),
     /// The system gives no thread.
     #[error("cannot start the OTLP thread: {0}")]
     Thread(io::Error),
@@ -132,8 +140,12 @@ pub struct Otlp {
 }
 
 impl Otlp {
-    /// Starts it. Nothing is connected before there is something to send. `exported` learns which spans the collector has.
-    pub fn start(config: &Config, exported: Exported<Span>) -> Result<Otlp, StartError> {
+    /// Starts it. Nothing is connected before there is something to send. Metrics are read from `sources`; `exported` learns which spans the collector has.
+    pub fn start(
+        config: &Config,
+        sources: &Arc<Sources>,
+        exported: Exported<Span>,
+    ) -> Result<Otlp, StartError> {
         let otlp = &config.otlp;
         let resource = resource::resource(otlp, &config.socket);
         let mut starting = Starting { throttle: Arc::default(), resource, workers: Workers::default() };
@@ -143,13 +155,16 @@ impl Otlp {
             metrics: starting.signal(&otlp.metrics, "v1/metrics", 1, Metrics)?,
             logs: starting.signal(&otlp.logs, "v1/logs", REQUESTS_MAX, Logs)?,
         };
+        let own_metrics = OwnMetrics::new(outboxes.clone()).map_err(StartError::Metrics)?;
+        sources.metrics.register(Box::new(own_metrics)).map_err(StartError::Metrics)?;
+        let reader = outboxes.metrics.clone().map(|outbox| Reader::new(otlp, Arc::clone(sources), outbox));
         let (stop, stopping) = watch::channel(false);
         let (end, ended) = oneshot::channel();
         let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let within = Duration::from_millis(otlp.shutdown_ms);
         let (workers, held) = (starting.workers, outboxes.clone());
         let run = move || {
-            run(runtime, workers, &held, stopping, within);
+            run(runtime, reader, workers, &held, stopping, within);
             // Whoever stops the export may have given up waiting.
             let _ = end.send(());
         };
@@ -232,6 +247,7 @@ fn uri(endpoint: &OtlpEndpoint, protocol: OtlpProtocol, path: &str, method: &str
 /// The export's thread.
 fn run(
     runtime: Runtime,
+    reader: Option<Reader>,
     workers: Workers,
     outboxes: &Outboxes,
     mut stopping: watch::Receiver<bool>,
@@ -239,8 +255,13 @@ fn run(
 ) {
     runtime.block_on(async {
         let mut running: JoinSet<()> = workers.0.into_iter().collect();
+        let reader = reader.map(|reader| tokio::spawn(reader.run(stopping.clone())));
         // A sender that is gone stops it too.
         let _ = stopping.wait_for(|stop| *stop).await;
+        if let Some(reader) = reader {
+            // Its last reading goes out with the rest.
+            let _ = reader.await;
+        }
         outboxes.close();
         // What is not done by then is counted below.
         let _ = tokio::time::timeout(within, async { while running.join_next().await.is_some() {} }).await;
