@@ -13,6 +13,7 @@ mod origin;
 mod otlp;
 mod products;
 mod settings;
+mod spans;
 mod values;
 mod web;
 mod written;
@@ -28,6 +29,7 @@ pub use origin::{Loaded, Origin};
 pub use otlp::{OtlpConfig, OtlpEndpoint, OtlpHeaders, OtlpSignal};
 pub use products::{PRODUCTS, Product};
 pub use settings::{Kind, SETTINGS, Setting};
+pub use spans::SpansConfig;
 pub use values::{
     Arch, ListenAddress, LogFormat, LogLevel, OtlpCompression, OtlpHistograms, OtlpProtocol, OtlpTemporality,
     Range, SocketBufferTypes, SocketLayout,
@@ -86,6 +88,8 @@ pub struct Config {
     pub processes_max: u32,
     /// What goes to an OpenTelemetry collector.
     pub otlp: OtlpConfig,
+    /// What is told as spans.
+    pub spans: SpansConfig,
     /// Whether the demonstration workload runs as well.
     pub demo: bool,
     /// The form of log lines.
@@ -115,6 +119,7 @@ impl Default for Config {
             process_linger_seconds: 300,
             processes_max: 1000,
             otlp: OtlpConfig::default(),
+            spans: SpansConfig::default(),
             demo: false,
             log_format: LogFormat::Auto,
             log_level: LogLevel::Info,

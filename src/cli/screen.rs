@@ -312,6 +312,8 @@ mod tests {
             source: "socket".into(),
             cgroup: None,
             start_time_seconds: Some(40.0),
+            trace_id: String::new(),
+            span_id: String::new(),
             ended: false,
             device_usage_bytes: 6 << 30,
             memory: vec![held],

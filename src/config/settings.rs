@@ -3,6 +3,7 @@
 
 use super::Config;
 use super::device;
+use super::spans;
 use super::values::{self, LogFormat, LogLevel, Range, SocketBufferTypes, SocketLayout};
 use super::written::{self, quoted};
 
@@ -403,6 +404,12 @@ pub const SETTINGS: &[Setting] = &[
         apply: |config, text| PROCESSES.parse(text).map(|count| config.processes_max = count),
         show: |config| config.processes_max.to_string(),
     },
+    spans::SIZE_MIN,
+    spans::LIFETIME_MIN,
+    spans::PER_SECOND_MAX,
+    spans::BURST_MIN,
+    spans::BURST_GAP,
+    spans::INTERVAL,
     Setting {
         key: "device",
         flag: "device",

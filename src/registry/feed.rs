@@ -13,14 +13,12 @@ use super::{EventCounters, MemoryType, Omission, Orphaned, Process, Rejection};
 
 /// Occurrences that may wait: a tenth of a second at the rate of spans that one collector is known to take.
 pub const FEED_OCCURRENCES_MAX: usize = 32 * 1024;
-/// Places that single buffers leave to what happens rarely and matters more: births, ends, failures, bursts.
+/// Places that single buffers leave to what happens rarely and matters more: ends, failures, bursts.
 const RESERVED_PLACES: usize = FEED_OCCURRENCES_MAX / 8;
 
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub enum Occurrence {
-    /// A process was heard of for the first time.
-    Born(Arc<Process>),
     /// A buffer that the policy wants to be told of was released.
     Released(Arc<Process>, Release),
     /// A process has allocated many buffers in a short time and keeps them.

@@ -132,7 +132,6 @@ impl Registry {
             |other| other.has_ended() && other.pid() == identity.pid,
             Some(&process),
         );
-        self.tell(|| Occurrence::Born(Arc::clone(&process)));
         process
     }
 

@@ -362,12 +362,10 @@ fn a_life_is_told_in_its_order() {
     registry.batch(&owner, 5 + SECOND_NS).free(0, 7).expect("known");
     registry.end(&owner, 6 + SECOND_NS);
     let heard = hear(&registry);
-    let [Occurrence::Born(born), Occurrence::Released(_, released), Occurrence::Ended(_, ending)] =
-        &heard[..]
-    else {
+    let [Occurrence::Released(owner, released), Occurrence::Ended(_, ending)] = &heard[..] else {
         panic!("{heard:?}")
     };
-    assert_eq!(born.pid(), 1);
+    assert_eq!(owner.pid(), 1);
     assert_eq!((released.id, released.size_bytes, released.end), (7, 5000, End::Freed));
     assert_eq!((released.allocated_ns, released.released_ns), (5, 5 + SECOND_NS));
     assert_eq!(ending.orphaned, Orphaned { buffers: 1, bytes: 6000 });

@@ -150,3 +150,6 @@ fn now() -> Time {
     let (monotonic_ns, unix_ns) = clock::now();
     Time { monotonic_ns, unix_ns }
 }
+
+#[cfg(test)]
+mod tests;

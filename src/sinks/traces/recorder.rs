@@ -57,8 +57,6 @@ impl Recorder {
     /// Takes in what happened.
     pub(super) fn hear(&mut self, occurrence: Occurrence, time: Time, items: &mut Items) {
         match occurrence {
-            // Its trace context may be about to come: its story begins with the first thing to tell.
-            Occurrence::Born(_) => {}
             Occurrence::Released(process, release) => {
                 if self.rate.take(&mut self.full_at_ns, time.monotonic_ns).is_ok() {
                     items.spans.push(self.story(&process).about.buffer(&release, time));
