@@ -1,13 +1,25 @@
 //! What is exported over OTLP, and where to: one set of values for each signal, because OpenTelemetry's variables can tell them apart.
 
+mod rows;
+mod values;
+mod variables;
+
 use std::fmt;
 use std::path::PathBuf;
+
+use hyper::Uri;
+use hyper::header::HeaderMap;
+
+pub(super) use rows::*;
+pub(super) use variables::{PREFIX, apply, warnings};
 
 use super::values::{OtlpCompression, OtlpHistograms, OtlpProtocol, OtlpTemporality};
 
 /// The export over OTLP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtlpConfig {
+    /// Whether OpenTelemetry is switched off, whatever else is said.
+    pub is_disabled: bool,
     /// Spans.
     pub traces: OtlpSignal,
     /// Data points.
@@ -65,24 +77,24 @@ pub struct OtlpSignal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtlpEndpoint {
     /// An http or https URL.
-    pub url: String,
+    pub url: Uri,
     /// Whether it is the signal's own, which is used as it is; another is the base of the three paths over HTTP.
     pub is_of_signal: bool,
 }
 
 /// Names and values of headers. The values may be secrets: they show in no text.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct OtlpHeaders(pub Vec<(String, String)>);
+pub struct OtlpHeaders(pub HeaderMap);
 
 impl fmt::Debug for OtlpHeaders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+        f.debug_list().entries(self.0.keys()).finish()
     }
 }
 
 impl fmt::Display for OtlpHeaders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let headers: Vec<String> = self.0.iter().map(|(name, _)| format!("{name}=(hidden)")).collect();
+        let headers: Vec<String> = self.0.keys().map(|name| format!("{name}=(hidden)")).collect();
         f.write_str(&headers.join(","))
     }
 }
@@ -97,12 +109,8 @@ impl OtlpSignal {
 impl OtlpConfig {
     /// Whether anything is exported.
     pub fn is_on(&self) -> bool {
-        [&self.traces, &self.metrics, &self.logs].into_iter().any(|signal| signal.active_endpoint().is_some())
-    }
-
-    /// Every signal, for what holds for all of them.
-    pub(super) fn signals_mut(&mut self) -> [&mut OtlpSignal; 3] {
-        [&mut self.traces, &mut self.metrics, &mut self.logs]
+        let signals = [&self.traces, &self.metrics, &self.logs];
+        !self.is_disabled && signals.into_iter().any(|signal| signal.active_endpoint().is_some())
     }
 }
 
@@ -130,6 +138,7 @@ impl Default for OtlpSignal {
 impl Default for OtlpConfig {
     fn default() -> Self {
         Self {
+            is_disabled: false,
             traces: OtlpSignal::default(),
             // A reading is complete when it comes.
             metrics: OtlpSignal { batch_delay_ms: 0, ..OtlpSignal::default() },

@@ -256,7 +256,10 @@ pub(super) fn mode(text: &str) -> Result<u32, String> {
 }
 
 /// A value that `none` leaves out.
-pub(super) fn unless_none<T>(text: &str, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+pub(super) fn unless_none<T>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, String> {
     if text == "none" { Ok(None) } else { parse(text).map(Some) }
 }
 

@@ -80,14 +80,12 @@ pub enum StartError {
     /// The system has no list of authorities.
     #[error("this system has no list of authorities; name the collector's with otlp_certificate")]
     NoAuthorities,
-    /// A header that HTTP cannot carry; its value may be a secret.
-    #[error(
-        "otlp_headers: {0:?} is not a header's name, or its value has characters that a header cannot hold"
-    )]
-    Header(String),
-    /// An endpoint that is not a URL.
-    #[error("otlp_endpoint: {0:?} is not a URL; write one such as \"http://127.0.0.1:4318\"")]
-    Endpoint(String),
+    /// A path that cannot stand behind the endpoint's.
+    #[error("otlp_endpoint: {0} cannot be the base of a URL; write one such as \"http://127.0.0.1:4318\"")]
+    Endpoint(Uri),
+    /// One half of what the collector is shown.
+    #[error("otlp_client_certificate and otlp_client_key belong together; name both or none")]
+    HalfIdentity,
     /// The TLS library refuses its own defaults.
     #[error("TLS cannot be set up: {0}")]
     Tls(rustls::Error),
@@ -231,17 +229,15 @@ impl Starting {
 
 /// Where requests go: over gRPC the method of the host, over HTTP the signal's own URL or a path below the base.
 fn uri(endpoint: &OtlpEndpoint, protocol: OtlpProtocol, path: &str, method: &str) -> Result<Uri, StartError> {
-    let wrong = || StartError::Endpoint(endpoint.url.clone());
-    let given: Uri = endpoint.url.parse().map_err(|_| wrong())?;
-    let text = match protocol {
-        OtlpProtocol::Grpc => {
-            let (scheme, authority) = given.scheme_str().zip(given.authority()).ok_or_else(wrong)?;
-            format!("{scheme}://{authority}{method}")
-        }
-        OtlpProtocol::Http if endpoint.is_of_signal => return Ok(given),
-        OtlpProtocol::Http => format!("{}/{path}", endpoint.url.trim_end_matches('/')),
+    let OtlpEndpoint { url, is_of_signal } = endpoint;
+    let path = match protocol {
+        OtlpProtocol::Http if *is_of_signal => return Ok(url.clone()),
+        OtlpProtocol::Http => format!("{}/{path}", url.path().trim_end_matches('/')),
+        OtlpProtocol::Grpc => method.to_owned(),
     };
-    text.parse().map_err(|_| wrong())
+    let mut parts = url.clone().into_parts();
+    parts.path_and_query = Some(path.try_into().map_err(|_| StartError::Endpoint(url.clone()))?);
+    Uri::from_parts(parts).map_err(|_| StartError::Endpoint(url.clone()))
 }
 
 /// The export's thread.
@@ -283,21 +279,20 @@ mod tests {
 
     #[test]
     fn endpoints_become_addresses_as_opentelemetry_says() {
-        let check = |url: &str, is_of_signal, protocol, expected: Option<&str>| {
-            let endpoint = OtlpEndpoint { url: url.to_owned(), is_of_signal };
+        let check = |url: &str, is_of_signal, protocol, expected: &str| {
+            let endpoint = OtlpEndpoint { url: url.parse().expect("a URL"), is_of_signal };
             let uri = uri(&endpoint, protocol, "v1/traces", Traces::METHOD).map(|uri| uri.to_string());
-            assert_eq!(uri.ok().as_deref(), expected, "{url}");
+            assert_eq!(uri.expect("a URL"), expected, "{url}");
         };
         let (http, grpc) = (OtlpProtocol::Http, OtlpProtocol::Grpc);
-        check("http://a:4318", false, http, Some("http://a:4318/v1/traces"));
-        check("http://a:4318/", false, http, Some("http://a:4318/v1/traces"));
-        check("https://a/otlp", false, http, Some("https://a/otlp/v1/traces"));
-        check("https://a/otlp/", false, http, Some("https://a/otlp/v1/traces"));
-        check("http://a:4318/mine", true, http, Some("http://a:4318/mine"));
-        check("http://a:4318", true, http, Some("http://a:4318/"));
+        check("http://a:4318", false, http, "http://a:4318/v1/traces");
+        check("http://a:4318/", false, http, "http://a:4318/v1/traces");
+        check("https://a/otlp", false, http, "https://a/otlp/v1/traces");
+        check("https://a/otlp/", false, http, "https://a/otlp/v1/traces");
+        check("http://a:4318/mine", true, http, "http://a:4318/mine");
+        check("http://a:4318", true, http, "http://a:4318/");
         let method = format!("http://a:4317{}", Traces::METHOD);
-        check("http://a:4317", false, grpc, Some(&method));
-        check("http://a:4317/ignored", true, grpc, Some(&method));
-        check("a b", false, http, None);
+        check("http://a:4317", false, grpc, &method);
+        check("http://a:4317/ignored", true, grpc, &method);
     }
 }

@@ -32,7 +32,8 @@ pub(super) fn client_config(signal: &OtlpSignal, is_needed: bool) -> Result<Clie
                 StartError::Identity { certificate: certificate.clone(), key: key.clone(), cause }
             })
         }
-        _ => Ok(builder.with_no_client_auth()),
+        (None, None) | (Some(_), Some(_)) => Ok(builder.with_no_client_auth()),
+        _ => Err(StartError::HalfIdentity),
     }
 }
 

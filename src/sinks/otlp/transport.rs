@@ -11,8 +11,7 @@ use flate2::write::GzEncoder;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TE,
-    USER_AGENT,
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, TE, USER_AGENT,
 };
 use hyper::http::uri::Scheme;
 use hyper::{Request, Response, StatusCode, Uri};
@@ -91,7 +90,7 @@ impl Transport {
         Ok(Transport {
             client: client.build(connector),
             uri,
-            headers: headers(signal)?,
+            headers: headers(signal),
             protocol: signal.protocol,
             compression: signal.compression,
             timeout: Duration::from_millis(signal.timeout_ms),
@@ -139,14 +138,8 @@ impl Transport {
     }
 }
 
-fn headers(signal: &OtlpSignal) -> Result<HeaderMap, StartError> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &signal.headers.0 {
-        let parsed = HeaderName::try_from(name).ok().zip(HeaderValue::try_from(value).ok());
-        let (name, mut value) = parsed.ok_or_else(|| StartError::Header(name.clone()))?;
-        value.set_sensitive(true);
-        headers.append(name, value);
-    }
+fn headers(signal: &OtlpSignal) -> HeaderMap {
+    let mut headers = signal.headers.0.clone();
     let agent = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
     headers.insert(USER_AGENT, HeaderValue::from_static(agent));
     let is_compressed = signal.compression == OtlpCompression::Gzip;
@@ -167,7 +160,7 @@ fn headers(signal: &OtlpSignal) -> Result<HeaderMap, StartError> {
             }
         }
     }
-    Ok(headers)
+    headers
 }
 
 /// The chain of causes on one line: hyper's own words alone say nothing.
