@@ -240,7 +240,8 @@ impl Process {
             span_id: id.to_vec(),
             name,
             kind: SpanKind::Internal.into(),
-            start_time_unix_nano: time.unix_ns_of(start_ns),
+            // A process is looked up microseconds after its first message was read, and no span begins before its parent.
+            start_time_unix_nano: time.unix_ns_of(start_ns.max(self.process.first_seen_ns())),
             end_time_unix_nano: time.unix_ns_of(end_ns),
             attributes,
             ..Span::default()
