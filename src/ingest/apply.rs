@@ -93,7 +93,7 @@ impl Applier {
             if !self.attribution.knows(claimed) {
                 budget = budget.saturating_sub(RESOLUTION_COST);
             }
-            let tracked = self.attribution.process(claimed)?;
+            let tracked = self.attribution.process(claimed, time.monotonic_ns)?;
             let mut batch = context.registry.batch(tracked.process(), time.monotonic_ns);
             let mut at = at;
             next = loop {

@@ -240,7 +240,7 @@ impl Process {
             span_id: id.to_vec(),
             name,
             kind: SpanKind::Internal.into(),
-            // A process is looked up microseconds after its first message was read, and no span begins before its parent.
+            // Another thread's message may have been read a little before the one that the process was first heard of by.
             start_time_unix_nano: time.unix_ns_of(start_ns.max(self.process.first_seen_ns())),
             end_time_unix_nano: time.unix_ns_of(end_ns),
             attributes,
