@@ -23,9 +23,6 @@ const ANNOUNCED: &[(&str, &[&str])] = &[
     ("ttmem_device_allocation_failures_total", &["device", "memory_type", "reason"]),
     ("ttmem_device_memory_largest_free_block_bytes", &["device", "memory_type"]),
     ("ttmem_device_untracked_processes", &["device"]),
-    ("ttmem_otlp_exported_total", &["signal"]),
-    ("ttmem_otlp_dropped_total", &["signal", "reason"]),
-    ("ttmem_otlp_export_failures_total", &["signal", "reason"]),
 ];
 /// The webhook's address in the example for Alertmanager.
 const EXAMPLE_WEBHOOK: &str = "127.0.0.1:9099";
