@@ -85,7 +85,7 @@ pub(super) async fn answer(response: Response<Incoming>) -> Result<Bytes, Failur
     let collected = read(body).await?;
     let trailers = collected.trailers().cloned().unwrap_or_default();
     status(&trailers)?;
-    message(collected.to_bytes())
+    message(&collected.to_bytes())
 }
 
 /// A proxy's answer, or a server's that speaks no gRPC. What gRPC makes of HTTP's codes is what they mean for OTLP over HTTP.
@@ -100,7 +100,7 @@ fn not_grpc(status: StatusCode) -> Failure {
     Failure::new(reason, format!("HTTP {status} in place of a gRPC answer"))
 }
 
-fn message(body: Bytes) -> Result<Bytes, Failure> {
+fn message(body: &Bytes) -> Result<Bytes, Failure> {
     match body.get(..HEAD_BYTES) {
         // Compression was not asked for, so the first byte is zero.
         Some([0, length @ ..]) if body.len() - HEAD_BYTES == length_of(length) => {
@@ -201,9 +201,9 @@ mod tests {
     fn frames_come_back() {
         let framed = frame(b"abc", false).expect("short");
         assert_eq!(framed.as_ref(), [0, 0, 0, 0, 3, b'a', b'b', b'c']);
-        assert_eq!(message(framed).expect("a frame").as_ref(), b"abc");
-        assert!(message(Bytes::from_static(b"\0\0\0\0")).is_err());
-        assert!(message(Bytes::from_static(b"\0\0\0\0\x02a")).is_err());
-        assert!(message(Bytes::from_static(b"\x01\0\0\0\x01a")).is_err());
+        assert_eq!(message(&framed).expect("a frame").as_ref(), b"abc");
+        assert!(message(&Bytes::from_static(b"\0\0\0\0")).is_err());
+        assert!(message(&Bytes::from_static(b"\0\0\0\0\x02a")).is_err());
+        assert!(message(&Bytes::from_static(b"\x01\0\0\0\x01a")).is_err());
     }
 }

@@ -266,9 +266,11 @@ fn run(
     drop(runtime);
     outboxes.abandon();
     for (signal, account) in outboxes.accounts() {
-        let lost = account.dropped_for(DropReason::Shutdown);
+        let (exported, lost) = (account.exported, account.dropped_for(DropReason::Shutdown));
         if lost > 0 {
-            warn!(signal, lost, "not exported before the daemon ended");
+            warn!(signal, exported, lost, "the export has ended");
+        } else {
+            info!(signal, exported, lost, "the export has ended");
         }
     }
 }

@@ -106,8 +106,8 @@ impl<S: Signal> Worker<S> {
         if (rejected.items > 0 || !rejected.message.is_empty())
             && let Some(suppressed) = self.throttle.admit(S::NAME, clock::monotonic_ns())
         {
-            let (items, message) = (rejected.items, rejected.message);
-            warn!(signal = S::NAME, items, message, suppressed, "the collector did not take everything");
+            let (items, said) = (rejected.items, rejected.message);
+            warn!(signal = S::NAME, items, said, suppressed, "the collector did not take everything");
         }
         claim.exported(rejected.items);
         // Which ones it refused is not said, and nobody is to be pointed to a span that is not there.
