@@ -19,9 +19,7 @@ use support::rules::{self, Rule, Vocabulary};
 use support::{Daemon, Directory, Peer, installed, installed_peer, request, send_signal, wait_for};
 
 /// Metrics that rules use and that no version exports yet. One that is exported has to go from here: a test says so.
-const ANNOUNCED: &[(&str, &[&str])] = &[
-    ("ttmem_device_untracked_processes", &["device"]),
-];
+const ANNOUNCED: &[(&str, &[&str])] = &[("ttmem_device_untracked_processes", &["device"])];
 /// The webhook's address in the example for Alertmanager.
 const EXAMPLE_WEBHOOK: &str = "127.0.0.1:9099";
 /// What tt-metal can use of an n150's DRAM.

@@ -18,6 +18,7 @@ pub mod otlp;
 pub mod prometheus;
 pub mod regions;
 pub mod rules;
+pub mod trace;
 pub mod victoria_metrics;
 pub mod web;
 

@@ -118,7 +118,7 @@ const _: () = {
     let mut index = 0;
     while index < Kind::ALL.len() {
         let kind = Kind::ALL[index];
-        assert!(index == 0 || Kind::ALL[index - 1] as u8 + 1 <= kind as u8);
+        assert!(index == 0 || (Kind::ALL[index - 1] as u8) < kind as u8);
         assert!(matches!(Kind::from_byte(kind as u8), Some(found) if found as u8 == kind as u8));
         index += 1;
     }
