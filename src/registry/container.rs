@@ -173,9 +173,9 @@ impl Containers {
     pub(super) fn of(ended: &EndedContainers) -> Self {
         let mut containers = Containers::default();
         for Ended { container, since_ns, held } in &ended.ended {
-            let part = containers.part(container, *since_ns);
+            let (part, is_settled) = containers.part(container, *since_ns);
             for (place, byte_ns) in held {
-                part.places.entry(*place).or_default().hold(container, *byte_ns);
+                part.places.entry(*place).or_default().hold(is_settled, *byte_ns);
             }
         }
         containers
@@ -189,11 +189,11 @@ impl Containers {
         places: impl Iterator<Item = ((u16, MemoryType), &'a Counters)>,
         now_ns: u64,
     ) {
-        let part = self.part(container, since_ns);
+        let (part, is_settled) = self.part(container, since_ns);
         for (place, counters) in places {
             let place = part.places.entry(place).or_default();
             place.usage_bytes = Some(place.usage_bytes.unwrap_or(0) + counters.usage_bytes());
-            place.hold(container, counters.held_byte_ns_until(now_ns));
+            place.hold(is_settled, counters.held_byte_ns_until(now_ns));
         }
     }
 
@@ -212,17 +212,19 @@ impl Containers {
         self.parts.into_iter().map(of).collect()
     }
 
-    fn part(&mut self, container: &Container, since_ns: u64) -> &mut Part {
-        let part = self.parts.entry(container.names().cloned());
+    /// Where a container is counted, and whether that is settled: looked at once, as it may change at any moment.
+    fn part(&mut self, container: &Container, since_ns: u64) -> (&mut Part, bool) {
+        let settled = container.names.get();
+        let part = self.parts.entry(settled.cloned().flatten());
         let part = part.or_insert(Part { since_ns, places: BTreeMap::new() });
         part.since_ns = part.since_ns.min(since_ns);
-        part
+        (part, settled.is_some())
     }
 }
 
 impl Place {
-    fn hold(&mut self, container: &Container, byte_ns: u128) {
-        if container.is_settled() {
+    fn hold(&mut self, is_settled: bool, byte_ns: u128) {
+        if is_settled {
             self.held_byte_ns = Some(self.held_byte_ns.unwrap_or(0) + byte_ns);
         }
     }
