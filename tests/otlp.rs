@@ -210,12 +210,12 @@ fn what_a_collector_misses_while_it_is_away_is_what_the_counters_say() {
         let away =
             daemon.wait_for_metrics("the queue to overflow", |metrics| dropped(metrics, "queue_full") > 0.0);
         assert!(account(&away).queued <= 1000.0);
-        assert!(daemon.log().iter().any(|line| line["message"] == "cannot export; it is tried again"));
+        assert!(daemon.log().iter().any(|line| line["message"] == "OTLP: cannot export; it is tried again"));
 
         let mut collector = Collector::restart(http, grpc, &record);
         let before = collector.received().0.len();
         collector.wait_for("readings to go on", |received| received.0.len() > before + 3);
-        daemon.wait_for_log("exporting again");
+        daemon.wait_for_log("OTLP: exporting again");
         // Whatever is still on its way at its end is sent or counted before it ends.
         let (exported, lost) = stop(daemon);
         assert_eq!(lost, 0.0);
@@ -233,8 +233,9 @@ fn stop(mut daemon: Daemon) -> (f64, f64) {
     daemon.signal(Signal::TERM);
     assert!(daemon.wait().success());
     let log = daemon.log();
-    let line =
-        log.iter().find(|line| line["message"] == "the export has ended" && line["signal"] == "metrics");
+    let line = log
+        .iter()
+        .find(|line| line["message"] == "OTLP: the export has ended" && line["signal"] == "metrics");
     let line = line.unwrap_or_else(|| panic!("{log:?}"));
     (line["exported"].as_f64().unwrap(), line["lost"].as_f64().unwrap())
 }
@@ -252,7 +253,7 @@ fn a_collector_that_never_answers_times_out_and_holds_up_nothing() {
             failures(metrics, "timeout") > 1.0 && dropped(metrics, "timeout") > 0.0
         });
         assert_eq!(metrics.usage(0, "dram"), Some(104_857_600.0));
-        daemon.wait_for_log("could not be exported for too long; dropped");
+        daemon.wait_for_log("OTLP: could not be exported for too long; dropped");
         let (exported, lost) = stop(daemon);
         assert_eq!(exported, 0.0);
         assert!(lost > 0.0, "what was queued is told");
@@ -299,12 +300,12 @@ fn what_a_collector_refuses_is_dropped_at_once_and_counted() {
         let metrics = daemon.wait_for_metrics("the account", |metrics| account(metrics).exported > 0.0);
         assert!(dropped(&metrics, "rejected") > 0.0, "{protocol} {answer}");
         assert_eq!(failures(&metrics, "rejected"), 1.0, "{protocol} {answer}");
-        daemon.wait_for_log("the collector refuses a request; its items are dropped");
+        daemon.wait_for_log("OTLP: the collector refuses a request; its items are dropped");
         // Of a request that is accepted in part, the rest is exported.
         collector.answer(json!({"reject": 3}));
         let before = dropped(&metrics, "rejected");
         daemon.wait_for_metrics("three more", |metrics| dropped(metrics, "rejected") == before + 3.0);
-        let line = daemon.wait_for_log("the collector did not take everything");
+        let line = daemon.wait_for_log("OTLP: the collector did not take everything");
         assert_eq!((line["items"].as_u64(), line["said"].as_str()), (Some(3), Some("not these")));
     }
 }

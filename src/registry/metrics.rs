@@ -584,7 +584,26 @@ mod tests {
             let _ = writeln!(text, "| `{name}` | {kind} | {unit} | {labels} | {help} | {opentelemetry} |");
         }
         text.push_str(
-            "\nBeside them stand the `process_*` metrics of the daemon itself, as every exporter has them.\n",
+            "\nBeside them stand the `process_*` metrics of the daemon itself, as every exporter has them.\n\n\
+             ## Over OTLP\n\n\
+             The last column's names, with the same labels as attributes; a metric without one is not exported. `{item}` is span,\n\
+             metric_data_point or log, in place of the label `signal`. Counters are monotonic sums; gauges are gauges, but for\n\
+             `hw.gpu.memory.limit` and `hw.gpu.memory.usage`, which the conventions have as counters that go up and down; histograms are\n\
+             exponential ones of scale 0, or have the bounds of /metrics. Only over OTLP there is `hw.gpu.memory.utilization`, usage divided by\n\
+             limit. The daemon's own `process.cpu.time`, `process.memory.usage`, `process.memory.virtual`,\n\
+             `process.unix.file_descriptor.count` and `process.thread.count` stand for its `process_*` metrics.\n\n\
+             | Label | Attribute |\n|---|---|\n\
+             | `device` | `hw.id`, and `hw.type` = gpu |\n\
+             | `board` | `hw.model`, and `hw.vendor` = Tenstorrent |\n\
+             | `asic_id` | `hw.serial_number` |\n\
+             | `memory_type` | `tenstorrent.memory.type` |\n\
+             | `pid` | `process.pid` |\n\
+             | `process` | `process.executable.name` |\n\
+             | `user` | `process.owner` |\n\
+             | `reason` | `error.type` |\n\
+             | `container_id` | `container.id` |\n\
+             | `k8s_pod_name` and the like | `k8s.pod.name` and the like |\n\
+             | any other | `tenstorrent.` and the label, with dots for underscores |\n",
         );
         text
     }

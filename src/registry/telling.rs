@@ -158,6 +158,7 @@ impl Telling {
     }
 
     /// A buffer was allocated, in the cell of that number.
+    #[inline]
     pub(super) fn allocate(
         &mut self,
         cell: u16,
@@ -166,6 +167,22 @@ impl Telling {
         size_bytes: u64,
         now_ns: u64,
     ) {
+        // All of a batch happens at one time.
+        if now_ns != self.open.last_ns || self.open.parts.len() <= usize::from(cell) {
+            self.advance(cell, now_ns);
+        }
+        let part = &mut self.open.parts[usize::from(cell)];
+        if part.buffers == 0 {
+            (part.device, part.memory_type) = (device, memory_type);
+        }
+        part.buffers += 1;
+        part.bytes += size_bytes;
+        self.open.held += 1;
+    }
+
+    /// Goes on to another time and to another cell.
+    #[cold]
+    fn advance(&mut self, cell: u16, now_ns: u64) {
         let is_over = now_ns.saturating_sub(self.open.last_ns) > self.policy.burst_gap_ns
             || now_ns.saturating_sub(self.open.first_ns) > BURST_NS_MAX;
         if is_over {
@@ -175,18 +192,14 @@ impl Telling {
         // Another thread's batch may be a little behind.
         open.first_ns = open.first_ns.min(now_ns);
         open.last_ns = open.last_ns.max(now_ns);
-        open.held += 1;
-        let index = usize::from(cell);
-        if open.parts.len() <= index {
-            open.parts.resize(index + 1, BurstPart { device, memory_type, buffers: 0, bytes: 0 });
+        if open.parts.len() <= usize::from(cell) {
+            let empty = BurstPart { device: 0, memory_type: MemoryType::Dram, buffers: 0, bytes: 0 };
+            open.parts.resize(usize::from(cell) + 1, empty);
         }
-        let part = &mut open.parts[index];
-        (part.device, part.memory_type) = (device, memory_type);
-        part.buffers += 1;
-        part.bytes += size_bytes;
     }
 
     /// A buffer was released, in the cell of that number.
+    #[inline]
     pub(super) fn release(&mut self, cell: u16, release: Release) {
         if release.allocated_ns >= self.open.first_ns {
             let open = &mut self.open;
@@ -258,7 +271,7 @@ impl Telling {
             self.closed_until_ns = open.last_ns;
             self.allocated.push(BurstAllocated { first_ns: open.first_ns, last_ns: open.last_ns, parts });
         }
-        (open.first_ns, open.held) = (u64::MAX, 0);
+        (open.first_ns, open.last_ns, open.held) = (u64::MAX, 0, 0);
         for part in &mut open.parts {
             (part.buffers, part.bytes) = (0, 0);
         }

@@ -299,6 +299,22 @@ mod tests {
     }
 
     #[test]
+    fn every_variable_is_documented() {
+        let page = include_str!("../../../docs/opentelemetry.md");
+        let is_named = |name: &str| page.contains(&format!("`{name}`"));
+        for name in known() {
+            let of_signal = ["TRACES_", "METRICS_", "LOGS_"].into_iter().find_map(|signal| {
+                let option = name.strip_prefix(EXPORTER_PREFIX)?.strip_prefix(signal)?;
+                Some(
+                    is_named(&format!("{EXPORTER_PREFIX}{signal}…"))
+                        && is_named(&format!("{EXPORTER_PREFIX}{option}")),
+                )
+            });
+            assert!(is_named(&name) || of_signal == Some(true), "{name}");
+        }
+    }
+
+    #[test]
     fn a_misspelt_variable_is_told() {
         let variables = ["OTEL_EXPORTER_OTLP_ENDPIONT", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_PROPAGATORS"];
         let variables: Vec<_> =

@@ -204,7 +204,7 @@ impl Starting {
     ) -> Result<Option<Arc<Outbox<S::Item>>>, StartError> {
         let Some(endpoint) = config.active_endpoint() else { return Ok(None) };
         let uri = uri(endpoint, config.protocol, path, S::METHOD)?;
-        info!(signal = S::NAME, %uri, protocol = config.protocol.name(), "exporting");
+        info!(signal = S::NAME, %uri, protocol = config.protocol.name(), "OTLP: exporting");
         let outbox = Outbox::new(Limits {
             items_max: config.queue_items_max,
             bytes_max: config.queue_bytes_max,
@@ -268,9 +268,9 @@ fn run(
     for (signal, account) in outboxes.accounts() {
         let (exported, lost) = (account.exported, account.dropped_for(DropReason::Shutdown));
         if lost > 0 {
-            warn!(signal, exported, lost, "the export has ended");
+            warn!(signal, exported, lost, "OTLP: the export has ended");
         } else {
-            info!(signal, exported, lost, "the export has ended");
+            info!(signal, exported, lost, "OTLP: the export has ended");
         }
     }
 }

@@ -65,7 +65,7 @@ impl<S: Signal> Worker<S> {
         let body = match self.transport.body(request.encode_to_vec()) {
             Ok(body) => body,
             Err(error) => {
-                warn!(signal = S::NAME, %error, "a request cannot be encoded; its items are dropped");
+                warn!(signal = S::NAME, %error, "OTLP: a request cannot be encoded; its items are dropped");
                 return claim.dropped(DropReason::Rejected);
             }
         };
@@ -107,7 +107,7 @@ impl<S: Signal> Worker<S> {
             && let Some(suppressed) = self.throttle.admit(S::NAME, clock::monotonic_ns())
         {
             let (items, said) = (rejected.items, rejected.message);
-            warn!(signal = S::NAME, items, said, suppressed, "the collector did not take everything");
+            warn!(signal = S::NAME, items, said, suppressed, "OTLP: the collector did not take everything");
         }
         claim.exported(rejected.items);
         // Which ones it refused is not said, and nobody is to be pointed to a span that is not there.
@@ -117,7 +117,7 @@ impl<S: Signal> Worker<S> {
         if self.state.is_failing.swap(false, Relaxed) {
             let account = self.outbox.account();
             let (held, dropped) = (account.held.items, account.dropped_sum());
-            info!(signal = S::NAME, held, dropped, "exporting again");
+            info!(signal = S::NAME, held, dropped, "OTLP: exporting again");
         }
     }
 
@@ -128,11 +128,11 @@ impl<S: Signal> Worker<S> {
         let Some(suppressed) = self.throttle.admit(S::NAME, clock::monotonic_ns()) else { return };
         let (reason, error) = (failure.reason.name(), &failure.message);
         if failure.is_retryable {
-            warn!(signal = S::NAME, reason, error, suppressed, "cannot export; it is tried again");
+            warn!(signal = S::NAME, reason, error, suppressed, "OTLP: cannot export; it is tried again");
         } else {
             warn!(
                 signal = S::NAME,
-                items, error, suppressed, "the collector refuses a request; its items are dropped"
+                items, error, suppressed, "OTLP: the collector refuses a request; its items are dropped"
             );
         }
     }
@@ -143,7 +143,7 @@ impl<S: Signal> Worker<S> {
             let items = claim.items();
             warn!(
                 signal = S::NAME,
-                items, seconds, suppressed, "could not be exported for too long; dropped"
+                items, seconds, suppressed, "OTLP: could not be exported for too long; dropped"
             );
         }
         claim.dropped(DropReason::Timeout);

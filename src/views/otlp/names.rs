@@ -162,3 +162,20 @@ fn text(value: &str) -> Value {
 fn number(value: &str) -> Value {
     value.parse().map_or_else(|_| text(value), Value::IntValue)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_says_the_same() {
+        let reference = include_str!("../../../METRICS.md");
+        for (label, attribute) in ATTRIBUTES {
+            assert!(reference.contains(&format!("| `{label}` | `{attribute}`")), "{label}");
+        }
+        for (_, Name { name, .. }) in PROCESS {
+            assert!(reference.contains(&format!("`{name}`")), "{name}");
+        }
+        assert!(reference.contains(&format!("`{}`", Name::utilization().name)));
+    }
+}
