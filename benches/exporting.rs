@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
+use anyhow::ensure;
+
 use super::measure::Spread;
 use super::report::{Finding, Goal, Report};
 use super::servers::Subject;
@@ -22,12 +24,23 @@ pub(super) fn beside_none(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
         without.round(bench)?;
         with.round(bench)?;
     }
+    let lost = lost(with.server.http()?.get("/metrics")?);
+    ensure!(lost == 0.0, "the exporting daemon had no room for {lost} spans and other items");
     let findings = vec![Finding {
         name: "exporting / ttmem",
         spread: Spread::of_ratios(&with.rates, &without.rates),
         goal: Some(Goal::AtLeast(0.95)),
     }];
     Ok(Report::new(row, vec![without.figures()?, with.figures()?], findings))
+}
+
+/// What found no room in the daemon's queues, from the text of /metrics.
+fn lost(metrics: &str) -> f64 {
+    let is_loss = |line: &&str| {
+        line.starts_with("ttmem_spans_omitted_total{reason=\"queue\"}")
+            || line.starts_with("ttmem_otlp_dropped_total{")
+    };
+    metrics.lines().filter(is_loss).filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
 }
 
 /// A collector that says yes to everything, for as long as this process runs.

@@ -42,7 +42,7 @@ fn compare(bench: &Bench, row: &Row, batch: usize, goal: Goal) -> anyhow::Result
 
 /// One server through all its rounds.
 pub(super) struct Contender {
-    server: Server,
+    pub(super) server: Server,
     batch: usize,
     /// What each client sends in a round: the slowest of the three would need minutes for what the fastest does in one
     /// second, so each gets what it can do in about the same time.

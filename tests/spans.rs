@@ -10,14 +10,12 @@ use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::json;
-use support::frames::{Connection, Frame};
+use support::frames::{ALLOCATION_FAILED, Connection, Frame, TRACE_CONTEXT};
 use support::otlp::{Collector, Rotel};
 use support::prometheus::Prometheus;
 use support::trace::{Span, records, spans};
 use support::{Daemon, Peer, wait_for};
 
-const TRACE_CONTEXT: u8 = 14;
-const ALLOCATION_FAILED: u8 = 15;
 const MIB: u64 = 1 << 20;
 /// The year 2100, since the epoch.
 const FAR_FUTURE_SECONDS: u64 = 4_102_444_800;
@@ -262,7 +260,7 @@ fn a_process_with_a_traceparent_is_part_of_that_trace() {
 
 #[test]
 fn a_loaded_model_is_two_spans() {
-    let mut scene = Scene::start(&["--span-burst-gap-ms", "100"]);
+    let mut scene = Scene::start(&["--span-burst-gap-ms", "2000"]);
     let mut client = scene.client();
     let pid = client.pid();
     allocate(&mut client, 2 * MIB, 1000, 400);

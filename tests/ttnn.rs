@@ -340,7 +340,7 @@ fn a_run_is_a_trace_that_carries_the_sizes_and_the_order_of_the_script() {
     let rotel = Rotel::start(&sink);
     let endpoint = format!("http://127.0.0.1:{}", rotel.http);
     let flags = ["--otlp-endpoint", &endpoint, "--otlp-batch-delay-ms", "50", "--device", "0=n150"];
-    let every = ["--span-size-min-bytes", "0", "--span-lifetime-min-ms", "0", "--span-burst-gap-ms", "1"];
+    let every = ["--span-size-min-bytes", "0", "--span-lifetime-min-ms", "0"];
     let directory = Directory::new();
     fs::create_dir(directory.join("shm")).unwrap();
     let daemon = Daemon::start_in(directory, &[&flags[..], &every].concat());
@@ -390,7 +390,7 @@ fn a_run_is_a_trace_that_carries_the_sizes_and_the_order_of_the_script() {
     );
     assert_eq!((root.status.as_str(), figures["tenstorrent.reason"].as_str()), ("ERROR", "exhausted"));
 
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("DRAW_TRACE").is_some() {
         let requests = daemon.directory().join("requests.json");
         fs::write(&requests, serde_json::to_vec(&received.0).unwrap()).unwrap();
         let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/trace.svg");

@@ -473,4 +473,47 @@ mod tests {
         let [burst] = telling.take_unfinished(60)[..] else { panic!("one burst") };
         assert_eq!((burst.buffers, burst.orphaned_buffers, burst.released_ns), (12, 11, 60));
     }
+
+    /// Whatever happens in whatever order, every buffer is told, folded into a burst or left out for a reason: once.
+    #[test]
+    fn every_buffer_is_accounted_for_once() {
+        for seed in 1..200u64 {
+            let mut state = seed;
+            let mut random = |below: u64| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state % below
+            };
+            let mut telling = telling();
+            let (mut live, mut now_ns, mut ended) = (Vec::new(), 1u64, 0);
+            for id in 0..2000 {
+                now_ns += [0, 1, MS, 90 * MS, 3000 * MS][random(5).min(random(5)) as usize];
+                if random(3) > 0 {
+                    let size_bytes = 1 + random(2000);
+                    allocate(&mut telling, size_bytes, now_ns);
+                    live.push(buffer(id, size_bytes, now_ns, 0));
+                } else if !live.is_empty() {
+                    let index = random(live.len() as u64) as usize;
+                    telling.release(0, Release { released_ns: now_ns, ..live.swap_remove(index) });
+                    ended += 1;
+                } else {
+                    telling.settle(now_ns);
+                }
+            }
+            let held = live.len() as u64;
+            let exit = live.into_iter().map(|buffer| Release {
+                released_ns: now_ns,
+                end: End::ProcessExit,
+                ..buffer
+            });
+            let orphans = telling.end(exit);
+            let told = (telling.releases.len() + orphans.largest.len()) as u64;
+            assert_eq!(told + telling.omitted.iter().sum::<u64>(), ended + held, "seed {seed}");
+            for burst in telling.take_unfinished(now_ns) {
+                assert!(burst.orphaned_buffers <= burst.buffers && burst.orphaned_bytes <= burst.bytes);
+                assert_eq!(burst.live, 0, "seed {seed}: all of its buffers have been released: {burst:?}");
+            }
+        }
+    }
 }
