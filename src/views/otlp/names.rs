@@ -76,10 +76,6 @@ const ATTRIBUTES: &[(&str, &str)] = &[
     ("user", "process.owner"),
     ("reason", "error.type"),
     ("container_id", "container.id"),
-    ("k8s_namespace_name", "k8s.namespace.name"),
-    ("k8s_pod_name", "k8s.pod.name"),
-    ("k8s_pod_uid", "k8s.pod.uid"),
-    ("k8s_container_name", "k8s.container.name"),
 ];
 
 /// The name of a family; none for what OpenTelemetry says otherwise, or not at all.
