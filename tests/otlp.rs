@@ -287,6 +287,22 @@ fn a_collector_that_asks_for_patience_gets_it() {
 }
 
 #[test]
+fn a_collector_that_asks_for_too_much_patience_is_given_up() {
+    for (protocol, answer) in [
+        ("http/protobuf", json!({"status": 503, "headers": {"Retry-After": u64::MAX.to_string()}})),
+        ("grpc", json!({"code": 14, "retry_delay_ms": 300_000_000_000_000_i64})),
+    ] {
+        let mut collector = Collector::start();
+        collector.answer(answer);
+        let endpoint = if protocol == "grpc" { collector.grpc_url() } else { collector.http_url() };
+        let daemon = exporting(protocol, &endpoint, &[]);
+        daemon.wait_for_metrics("the next request", |metrics| {
+            dropped(metrics, "timeout") > 0.0 && account(metrics).exported > 0.0
+        });
+    }
+}
+
+#[test]
 fn what_a_collector_refuses_is_dropped_at_once_and_counted() {
     for (protocol, answer) in [
         ("http/protobuf", json!({"status": 400})),

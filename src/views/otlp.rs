@@ -19,12 +19,14 @@ use opentelemetry_proto::tonic::metrics::v1::{
 
 use super::exposition::{Exposition, FamilyHead};
 use crate::registry::metrics::Value;
-use crate::registry::{HistogramSnapshot, Snapshot};
+use crate::registry::{HistogramSnapshot, Snapshot, Time};
 use names::{Instrument, Name};
 
 /// Data points in one message, so that a request can be cut between them.
 const POINTS_MAX: usize = 1000;
 const NANOSECONDS_PER_SECOND: f64 = 1e9;
+/// Times of day come as floating-point seconds, which are exact to a fraction of a microsecond; no pid is used again within this time.
+const SAME_WITHIN_NS: u64 = 1_000_000;
 
 /// How the data points are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +48,22 @@ type Key = (String, Arc<str>);
 
 #[derive(Clone, Debug)]
 struct Counted {
-    since_ns: u64,
+    since: Since,
     at_ns: u64,
     total: Total,
+}
+
+/// When a count began, on both clocks. Either alone would tell a new beginning where somebody has set the time of day.
+#[derive(Clone, Copy, Debug)]
+struct Since {
+    unix_ns: u64,
+    monotonic_ns: u64,
+}
+
+impl Since {
+    fn is_same(self, other: Since) -> bool {
+        self.unix_ns == other.unix_ns || self.monotonic_ns.abs_diff(other.monotonic_ns) < SAME_WITHIN_NS
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -72,7 +87,7 @@ pub struct Readings<'a> {
     choices: Choices,
     baseline: &'a Baseline,
     next: HashMap<Key, Counted>,
-    now_ns: u64,
+    time: Time,
     /// The family that is being read, if it has an OpenTelemetry name.
     family: Option<Name>,
     description: String,
@@ -88,7 +103,7 @@ impl<'a> Readings<'a> {
             choices,
             baseline,
             next: HashMap::new(),
-            now_ns: snapshot.time.unix_ns,
+            time: snapshot.time,
             family: None,
             description: String::new(),
             metrics: Vec::new(),
@@ -125,13 +140,17 @@ impl<'a> Readings<'a> {
 
     /// When a difference begins and what came before it; for a total, or what was not there before, its own beginning.
     fn since(&mut self, key: Key, since: f64, total: Total, is_delta: bool) -> (u64, Option<Total>) {
-        let since_ns = ((since * NANOSECONDS_PER_SECOND) as u64).min(self.now_ns);
+        let now_ns = self.time.unix_ns;
+        let unix_ns = (since * NANOSECONDS_PER_SECOND) as u64;
+        let start_ns = unix_ns.min(now_ns);
         if !is_delta {
-            return (since_ns, None);
+            return (start_ns, None);
         }
-        let before = self.baseline.0.get(&key).filter(|before| before.since_ns == since_ns).cloned();
-        self.next.insert(key, Counted { since_ns, at_ns: self.now_ns, total });
-        before.map_or((since_ns, None), |before| (before.at_ns, Some(before.total)))
+        let age_ns = now_ns.saturating_sub(unix_ns);
+        let since = Since { unix_ns, monotonic_ns: self.time.monotonic_ns.saturating_sub(age_ns) };
+        let before = self.baseline.0.get(&key).filter(|before| before.since.is_same(since)).cloned();
+        self.next.insert(key, Counted { since, at_ns: now_ns, total });
+        before.map_or((start_ns, None), |before| (before.at_ns.min(now_ns), Some(before.total)))
     }
 
     /// The message that the next data point of a metric belongs into.
@@ -198,7 +217,7 @@ impl Exposition for Readings<'_> {
         let is_delta = is_monotonic && self.choices.has_delta_counters;
         let mut point = NumberDataPoint {
             attributes: labels.attributes.clone(),
-            time_unix_nano: self.now_ns,
+            time_unix_nano: self.time.unix_ns,
             ..NumberDataPoint::default()
         };
         if family.instrument == Instrument::Gauge {
@@ -237,7 +256,7 @@ impl Exposition for Readings<'_> {
         };
         let histogram = since_before.as_ref().unwrap_or(histogram);
         let aggregation_temporality = temporality(is_delta);
-        let (attributes, time_ns) = (labels.attributes.clone(), self.now_ns);
+        let (attributes, time_ns) = (labels.attributes.clone(), self.time.unix_ns);
         if self.choices.has_explicit_bounds {
             let empty = || Data::Histogram(Histogram { aggregation_temporality, ..Histogram::default() });
             if let Data::Histogram(data) = self.message(&name, family.unit, empty) {

@@ -44,6 +44,8 @@ use reader::Reader;
 use transport::Transport;
 use worker::Worker;
 
+/// The name of the export's threads: the one that does it, and those that look up names.
+const THREAD: &str = "ttmem-otlp";
 /// Requests of one signal on their way at once, where their order does not matter: enough to keep a collector at the other end of a
 /// continent busy.
 const REQUESTS_MAX: u32 = 8;
@@ -158,7 +160,8 @@ impl Otlp {
         let reader = outboxes.metrics.clone().map(|outbox| Reader::new(otlp, Arc::clone(sources), outbox));
         let (stop, stopping) = watch::channel(false);
         let (end, ended) = oneshot::channel();
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        let mut builder = Builder::new_current_thread();
+        let runtime = builder.enable_all().thread_name(THREAD).build().map_err(StartError::Thread)?;
         let within = Duration::from_millis(otlp.shutdown_ms);
         let (workers, held) = (starting.workers, outboxes.clone());
         let run = move || {
@@ -166,7 +169,7 @@ impl Otlp {
             // Whoever stops the export may have given up waiting.
             let _ = end.send(());
         };
-        thread::Builder::new().name("ttmem-otlp".to_owned()).spawn(run).map_err(StartError::Thread)?;
+        thread::Builder::new().name(THREAD.to_owned()).spawn(run).map_err(StartError::Thread)?;
         Ok(Otlp { outboxes, stop, ended })
     }
 
@@ -262,8 +265,9 @@ fn run(
         // What is not done by then is counted below.
         let _ = tokio::time::timeout(within, async { while running.join_next().await.is_some() {} }).await;
     });
-    // Requests that are still on their way end with the runtime, and give up what they hold.
-    drop(runtime);
+    // Requests that are still on their way end with the runtime, and give up what they hold. A look-up of a name may go on for long,
+    // and is not waited for.
+    runtime.shutdown_background();
     outboxes.abandon();
     for (signal, account) in outboxes.accounts() {
         let (exported, lost) = (account.exported, account.dropped_for(DropReason::Shutdown));

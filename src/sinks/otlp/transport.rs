@@ -57,11 +57,15 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(reason: FailureReason, message: impl Into<String>) -> Failure {
-        let mut message: String = message.into();
-        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
         let is_retryable = reason != FailureReason::Rejected;
-        Failure { reason, is_retryable, wait: None, message }
+        Failure { reason, is_retryable, wait: None, message: excerpt(message.into()) }
     }
+}
+
+/// The beginning of what a collector says.
+pub(super) fn excerpt(mut message: String) -> String {
+    message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+    message
 }
 
 impl Transport {

@@ -16,7 +16,7 @@ use super::account::DropReason;
 use super::outbox::{Claim, Outbox};
 use super::retry;
 use super::signal::Signal;
-use super::transport::{Failure, Transport};
+use super::transport::{Failure, Transport, excerpt};
 use crate::clock;
 use crate::throttle::Throttle;
 
@@ -82,7 +82,8 @@ impl<S: Signal> Worker<S> {
                 return claim.dropped(DropReason::Rejected);
             }
             let pause = failure.wait.unwrap_or_else(|| retry::pause(failures));
-            if Instant::now() + pause >= deadline {
+            // What a collector asks for can be longer than any clock goes.
+            if pause >= deadline.saturating_duration_since(Instant::now()) {
                 return self.give_up(claim);
             }
             if failure.wait.is_some() {
@@ -106,7 +107,7 @@ impl<S: Signal> Worker<S> {
         if (rejected.items > 0 || !rejected.message.is_empty())
             && let Some(suppressed) = self.throttle.admit(S::NAME, clock::monotonic_ns())
         {
-            let (items, said) = (rejected.items, rejected.message);
+            let (items, said) = (rejected.items, excerpt(rejected.message));
             warn!(signal = S::NAME, items, said, suppressed, "OTLP: the collector did not take everything");
         }
         claim.exported(rejected.items);

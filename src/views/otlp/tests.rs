@@ -3,7 +3,7 @@
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
 
 use super::*;
-use crate::registry::{DeviceInfo, Identity, MemoryType, ProcessInfo, Registry, Source, Time};
+use crate::registry::{DeviceInfo, Identity, MemoryType, ProcessInfo, Registry, Source};
 use crate::views::exposition::{Selection, expose};
 
 const TOTALS: Choices =
@@ -110,6 +110,24 @@ fn a_process_that_comes_after_another_with_its_pid_begins_anew() {
     let (metrics, _) = read(&registry, DIFFERENCES, &baseline, 30);
     assert_eq!(dram(&metrics, "tenstorrent.process.memory.allocated"), [(25, Number::AsInt(130))]);
     assert_eq!(dram(&metrics, "tenstorrent.memory.allocated"), [(20, Number::AsInt(130))]);
+}
+
+#[test]
+fn a_clock_that_is_set_is_no_new_beginning() {
+    let registry = Registry::new(0);
+    hold(&registry, 1, 10, 1, 100);
+    let (_, baseline) = read(&registry, DIFFERENCES, &Baseline::default(), 20);
+    hold(&registry, 1, 25, 2, 7);
+    for set_by_seconds in [3600, -3600] {
+        let unix_ns = (START_NS + 30_000_000_000).saturating_add_signed(set_by_seconds * 1_000_000_000);
+        let snapshot = registry.snapshot(Time { monotonic_ns: 30_000_000_000, unix_ns });
+        let mut readings = Readings::new(&snapshot, DIFFERENCES, &baseline);
+        expose(&snapshot, &Selection { names: [].into(), processes_max: 1000 }, 0, &mut readings);
+        let (metrics, _) = readings.finish();
+        assert_eq!(dram(&metrics, "tenstorrent.memory.allocated")[0].1, Number::AsInt(7));
+        let points = numbers(&metrics, "tenstorrent.memory.allocated");
+        assert!(points.iter().all(|point| point.start_time_unix_nano <= point.time_unix_nano));
+    }
 }
 
 #[test]
