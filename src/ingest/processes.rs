@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tracing::{debug, info};
 
+use super::containers::Containers;
 use super::procfs::{ProcessFacts, ticks_to_ns, user_name};
 use super::stream::watch;
 use super::throttle::Throttle;
@@ -108,6 +109,7 @@ impl Drop for Attachment {
 pub(super) struct Processes {
     registry: Arc<Registry>,
     throttle: Arc<Throttle>,
+    containers: Containers,
     /// Where the watches run.
     runtime: Handle,
     live: Mutex<HashMap<u32, Arc<Tracked>>>,
@@ -116,10 +118,16 @@ pub(super) struct Processes {
 }
 
 impl Processes {
-    pub(super) fn new(registry: Arc<Registry>, throttle: Arc<Throttle>, runtime: Handle) -> Arc<Self> {
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        throttle: Arc<Throttle>,
+        containers: Containers,
+        runtime: Handle,
+    ) -> Arc<Self> {
         Arc::new(Self {
             registry,
             throttle,
+            containers,
             runtime,
             live: Mutex::default(),
             unknown_starts: AtomicU64::new(0),
@@ -163,6 +171,11 @@ impl Processes {
         Ok(attachment)
     }
 
+    /// Whether a live process of that pid is known.
+    pub(super) fn is_tracked(&self, pid: u32) -> bool {
+        self.live.lock().get(&pid).is_some_and(|tracked| !tracked.has_ended())
+    }
+
     async fn watch_simulated(self: Arc<Self>, tracked: Arc<Tracked>) {
         loop {
             tracked.wait_for_sessions().await;
@@ -189,6 +202,7 @@ impl Processes {
             uid,
             user: user_name(uid),
             cgroup: facts.cgroup.clone(),
+            container: facts.cgroup.as_deref().and_then(|path| self.containers.of(path)),
             start_time_seconds: facts.start_ticks.map(start_time_seconds),
             source,
         };

@@ -81,8 +81,9 @@ impl LedgerCell {
         self.counters.peak_bytes = self.counters.peak_bytes.max(usage);
     }
 
-    fn publish(&mut self, oldest_ns: Option<u64>) {
+    fn publish(&mut self, oldest_ns: Option<u64>, now_ns: u64) {
         self.counters.oldest_ns_plus_one = oldest_ns.map_or(0, |ns| ns.saturating_add(1));
+        self.counters.hold(self.published_usage_bytes, now_ns);
         let usage = self.counters.usage_bytes();
         self.memory().shift(self.published_usage_bytes, self.crest_bytes, usage);
         self.published_usage_bytes = usage;
@@ -194,12 +195,12 @@ impl Ledger {
         }
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self, now_ns: u64) {
         self.observe();
         for cell in self.dirty.drain(..) {
             let cell = &mut self.cells[usize::from(cell)];
             let oldest_ns = self.buffers.oldest(&cell.buffers).map(|record| record.allocated_ns);
-            cell.publish(oldest_ns);
+            cell.publish(oldest_ns, now_ns);
         }
     }
 
@@ -392,7 +393,7 @@ impl<'a> Batch<'a> {
 
     /// Shows readers all that the batch has changed so far.
     pub fn publish(&mut self) {
-        self.ledger.publish();
+        self.ledger.publish(self.now_ns);
         self.tell();
     }
 

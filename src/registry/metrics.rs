@@ -4,8 +4,8 @@
 //! from in a [`Snapshot`]. Adding a metric is adding a row here, and the increment that feeds it.
 
 use super::{
-    DeviceSnapshot, Exemplar, FailureReason, HistogramSnapshot, MemorySnapshot, ProcessMemory,
-    ProcessSnapshot, Reported, Snapshot,
+    ContainerMemory, DeviceSnapshot, Exemplar, FailureReason, HistogramSnapshot, MemorySnapshot,
+    ProcessMemory, ProcessSnapshot, Reported, Snapshot,
 };
 
 /// One metric family.
@@ -90,6 +90,8 @@ pub enum Samples {
     Suppressed,
     /// Per device and memory type: what those processes hold.
     SuppressedMemory,
+    /// Per container, device and memory type.
+    ContainerMemory(fn(&ContainerMemory) -> Option<Value>),
     /// One label with a fixed set of values.
     Rows(fn(&Snapshot) -> Rows<'_>),
     /// Open connections: one row for each layout, over one transport.
@@ -102,6 +104,7 @@ pub enum Samples {
 
 const D: &[&str] = &["device", "memory_type"];
 const P: &[&str] = &["device", "memory_type", "pid", "process"];
+const K: &[&str] = &["device", "memory_type", "k8s_namespace_name", "k8s_pod_name", "k8s_container_name"];
 
 /// The name of a metric that the daemon keeps itself.
 pub mod daemon {
@@ -280,6 +283,17 @@ pub const METRICS: &[Metric] = &[
         samples: Samples::Device(|device| Some(Value::Unsigned(device.processes))),
     },
     Metric {
+        name: "ttmem_device_untracked_processes",
+        kind: Kind::Gauge,
+        unit: "{process}",
+        labels: &["device"],
+        help: "Processes that hold a device open and report nothing; absent where the kernel driver does not tell.",
+        opentelemetry: Some("tenstorrent.process.untracked"),
+        samples: Samples::Device(|device| {
+            device.info.untracked.as_ref().map(|untracked| Value::Unsigned(untracked.processes))
+        }),
+    },
+    Metric {
         name: "ttmem_device_orphaned_bytes_total",
         kind: Kind::Counter,
         unit: "By",
@@ -346,8 +360,18 @@ pub const METRICS: &[Metric] = &[
         name: "ttmem_process_info",
         kind: Kind::Gauge,
         unit: "1",
-        labels: &["pid", "process", "user", "source"],
-        help: "What is known about a process; source is how it was first heard of.",
+        labels: &[
+            "pid",
+            "process",
+            "user",
+            "source",
+            "k8s_namespace_name",
+            "k8s_pod_name",
+            "k8s_container_name",
+            "k8s_pod_uid",
+            "container_id",
+        ],
+        help: "What is known about a process; source is how it was first heard of, and a label is empty where nothing tells.",
         opentelemetry: Some("tenstorrent.process.info"),
         samples: Samples::ProcessInfo,
     },
@@ -377,6 +401,24 @@ pub const METRICS: &[Metric] = &[
         help: "Memory held by the processes that have no series of their own; absent where all have.",
         opentelemetry: Some("tenstorrent.process.suppressed.memory.usage"),
         samples: Samples::SuppressedMemory,
+    },
+    Metric {
+        name: "ttmem_container_memory_usage_bytes",
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: K,
+        help: "Memory that the processes of a container hold on a device; containers without names are summed.",
+        opentelemetry: Some("tenstorrent.container.memory.usage"),
+        samples: Samples::ContainerMemory(|memory| memory.usage_bytes.map(Value::Unsigned)),
+    },
+    Metric {
+        name: "ttmem_container_memory_byte_seconds_total",
+        kind: Kind::Counter,
+        unit: "By.s",
+        labels: K,
+        help: "Memory that a container has held on a device times the seconds for which it did, ended processes included.",
+        opentelemetry: Some("tenstorrent.container.memory.time"),
+        samples: Samples::ContainerMemory(|memory| memory.byte_seconds.map(Value::Float)),
     },
     Metric {
         name: "ttmem_events_total",
@@ -588,8 +630,10 @@ mod tests {
                 "{name}: _total is for counters, and only for them"
             );
             let base = name.trim_end_matches("_total");
-            assert_eq!(base.ends_with("_bytes"), *unit == "By", "{name}: the unit is in the name");
-            assert_eq!(base.ends_with("_seconds"), *unit == "s", "{name}: the unit is in the name");
+            let units = [("_byte_seconds", "By.s"), ("_bytes", "By"), ("_seconds", "s")];
+            let named = units.iter().find(|(suffix, _)| base.ends_with(suffix)).map(|(_, unit)| *unit);
+            let is_named = units.iter().any(|(_, known)| known == unit);
+            assert_eq!(named, is_named.then_some(*unit), "{name}: the unit is in the name");
             assert!(
                 help.ends_with('.') && !help.contains('\n') && !help.contains('|'),
                 "{name}: help is a sentence"

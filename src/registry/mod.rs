@@ -10,6 +10,7 @@ mod histogram;
 
 mod buffers;
 mod cell;
+mod container;
 mod device;
 mod ledger;
 mod process;
@@ -28,12 +29,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use container::EndedContainers;
 use feed::Feed;
 use parking_lot::Mutex;
 use telling::Telling;
 
 pub use cell::{Cell, Counters};
-pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory};
+pub use container::{Container, ContainerMemory, ContainerNames, ContainerSnapshot};
+pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Untracked, UntrackedProcess};
 pub use events::{ConnectionLayout, Event, EventCounters, EventSnapshot, Loss, Omission, Rejection};
 pub use exemplars::{Exemplar, Exemplars, PlaceExemplars};
 pub use feed::{AllocationFailure, Ending, FEED_OCCURRENCES_MAX, FailureReason, Occurrence, RejectedPeer};
@@ -60,6 +63,7 @@ type Retired = BTreeMap<(u16, MemoryType), Counters>;
 struct World {
     processes: Vec<Arc<Process>>,
     retired: Arc<Retired>,
+    ended_containers: Arc<EndedContainers>,
 }
 
 /// Everything the daemon knows.
@@ -175,14 +179,24 @@ impl Registry {
             world.processes.iter().cloned().partition(|process| is_due(process));
         processes.extend(born.cloned());
         let mut retired = Arc::clone(&world.retired);
+        let mut ended_containers = Arc::clone(&world.ended_containers);
         for process in &due {
             births.known.remove(&process.identity());
             for cell in process.cells().iter() {
                 let sums = Arc::make_mut(&mut retired);
                 sums.entry((cell.device(), cell.memory_type())).or_default().absorb(&cell.read());
             }
+            if let Some(container) = &process.info().container {
+                let cells = process.cells();
+                let places = cells.iter().map(|cell| (cell.device(), cell.memory_type(), cell.read()));
+                Arc::make_mut(&mut ended_containers).absorb(container, process.first_seen_ns(), places);
+            }
         }
-        self.world.store(Arc::new(World { processes, retired }));
+        if due.iter().any(|process| process.info().container.is_some()) {
+            let living = processes.iter().filter_map(|process| process.info().container.as_deref());
+            Arc::make_mut(&mut ended_containers).forget(living);
+        }
+        self.world.store(Arc::new(World { processes, retired, ended_containers }));
     }
 
     /// The counters of what has come in.

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::ledger::Ledger;
 use super::telling::Telling;
-use super::{Cell, KernelKind, KernelTally, ProcessMemory};
+use super::{Cell, Container, KernelKind, KernelTally, ProcessMemory};
 
 /// What makes a process the same one: a pid alone is used again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -49,6 +49,8 @@ pub struct ProcessInfo {
     pub user: String,
     /// Its control group's path.
     pub cgroup: Option<String>,
+    /// The container that the control group belongs to.
+    pub container: Option<Arc<Container>>,
     /// When it started, in seconds since the epoch.
     pub start_time_seconds: Option<f64>,
     /// How it was first heard of.

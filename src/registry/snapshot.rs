@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::container::{ContainerSnapshot, Containers};
 use super::device::Device;
 use super::histogram::HistogramSnapshot;
 use super::{
@@ -53,6 +54,8 @@ pub struct Snapshot {
     pub devices: Vec<DeviceSnapshot>,
     /// Every process that holds memory or held some a short while ago, in the order of their first reports.
     pub processes: Vec<ProcessSnapshot>,
+    /// What the containers hold that those processes run in, and what containers have held whose processes are gone.
+    pub containers: Vec<ContainerSnapshot>,
     /// Messages, rejections, losses, connections.
     pub events: EventSnapshot,
     /// Buffers whose spans a collector has.
@@ -164,11 +167,16 @@ impl Snapshot {
         }
         let mut users: BTreeMap<u16, u64> = BTreeMap::new();
         let mut processes = Vec::with_capacity(world.processes.len());
+        let mut containers = Containers::of(&world.ended_containers);
         for process in &world.processes {
             let has_ended = process.has_ended();
             let memory = process.memory();
             for place in &memory {
                 sums.entry((place.device, place.memory_type)).or_default().add(&place.counters);
+            }
+            if let Some(container) = &process.info().container {
+                let places = memory.iter().map(|place| ((place.device, place.memory_type), &place.counters));
+                containers.add(container, process.first_seen_ns(), places, time.monotonic_ns);
             }
             if !has_ended {
                 let devices = memory.chunk_by(|left, right| left.device == right.device);
@@ -177,8 +185,10 @@ impl Snapshot {
             processes.push(ProcessSnapshot { process: Arc::clone(process), has_ended, memory });
         }
         let devices = registry.devices().map(|device| device_snapshot(device, &sums, &users, time)).collect();
+        let containers = containers.finish();
         let exemplars = registry.exemplars.load_full();
-        Snapshot { time, started_ns: registry.started_ns, devices, processes, events, exemplars }
+        let started_ns = registry.started_ns;
+        Snapshot { time, started_ns, devices, processes, containers, events, exemplars }
     }
 }
 

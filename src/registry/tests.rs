@@ -13,6 +13,7 @@ fn process(registry: &Registry, pid: u32) -> Arc<Process> {
             uid: 1000,
             user: "ml".into(),
             cgroup: None,
+            container: None,
             start_time_seconds: None,
             source: Source::Socket,
         },

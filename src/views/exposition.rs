@@ -9,8 +9,8 @@ use std::ops::RangeBounds;
 use super::trace::hex;
 use crate::registry::metrics::{Kind, METRICS, Metric, Rows, Samples, Value};
 use crate::registry::{
-    DeviceSnapshot, Exemplar, FailureReason, HistogramSnapshot, MemorySnapshot, MemoryType, PlaceExemplars,
-    ProcessMemory, ProcessSnapshot, Snapshot, Time,
+    Container, ContainerMemory, ContainerNames, DeviceSnapshot, Exemplar, FailureReason, HistogramSnapshot,
+    MemorySnapshot, MemoryType, PlaceExemplars, ProcessMemory, ProcessSnapshot, Snapshot, Time,
 };
 
 /// A format that families are written in.
@@ -86,7 +86,7 @@ pub struct FamilyHead<'a> {
     pub help: &'a str,
     /// Its type.
     pub kind: Kind,
-    /// Its unit, as the name has it: bytes or seconds.
+    /// Its unit, as the name has it: bytes, seconds or one times the other.
     pub unit: Option<&'static str>,
 }
 
@@ -94,7 +94,7 @@ impl<'a> FamilyHead<'a> {
     /// The head of a family with that name; the unit is the one that the name ends in.
     pub fn new(name: &'a str, help: &'a str, kind: Kind) -> Self {
         let base = name.strip_suffix("_total").unwrap_or(name);
-        let unit = ["bytes", "seconds"].into_iter().find(|unit| base.ends_with(unit));
+        let unit = ["byte_seconds", "bytes", "seconds"].into_iter().find(|unit| base.ends_with(unit));
         FamilyHead { name, help, kind, unit }
     }
 }
@@ -132,6 +132,7 @@ pub fn expose<E: Exposition>(snapshot: &Snapshot, selection: &Selection, daemon_
 struct Scopes {
     device: u64,
     process: u64,
+    container: u64,
     daemon: u64,
 }
 
@@ -200,6 +201,8 @@ struct Series<'a, E: Exposition> {
     device_memory: Vec<(E::Labels, &'a DeviceSnapshot, &'a MemorySnapshot)>,
     processes: Vec<(E::Labels, &'a ProcessSnapshot)>,
     process_memory: Vec<(E::Labels, &'a ProcessSnapshot, &'a ProcessMemory)>,
+    /// With the beginning of each container's counters, in seconds since the epoch.
+    container_memory: Vec<(E::Labels, f64, &'a ContainerMemory)>,
 }
 
 impl<'a, E: Exposition> Series<'a, E> {
@@ -210,6 +213,7 @@ impl<'a, E: Exposition> Series<'a, E> {
             device_memory: Vec::new(),
             processes: Vec::with_capacity(snapshot.processes.len()),
             process_memory: Vec::new(),
+            container_memory: Vec::new(),
         };
         for device in &snapshot.devices {
             let index = index.format(device.index);
@@ -233,6 +237,16 @@ impl<'a, E: Exposition> Series<'a, E> {
             }
             if series.process_memory.len() > before {
                 series.processes.push((E::labels(&[("pid", pid), ("process", name)]), process));
+            }
+        }
+        for container in &snapshot.containers {
+            let names = kubernetes_labels(container.names.as_ref());
+            let since = snapshot.time.unix_seconds_of(container.since_ns);
+            for memory in &container.memory {
+                let place =
+                    [("device", index.format(memory.device)), ("memory_type", memory.memory_type.name())];
+                let labels = E::labels(&[&place[..], &names[..]].concat());
+                series.container_memory.push((labels, since, memory));
             }
         }
         series
@@ -339,6 +353,12 @@ impl<E: Exposition> Family<'_, E> {
                 }
                 &mut scopes.process
             }
+            Samples::ContainerMemory(value) => {
+                for (labels, since, memory) in &series.container_memory {
+                    self.optional(labels, value(memory), *since);
+                }
+                &mut scopes.container
+            }
             Samples::Suppressed => {
                 for (labels, device) in &series.devices {
                     let suppressed = shown.on(device.index).map_or(0, |crowded| crowded.suppressed);
@@ -364,10 +384,10 @@ impl<E: Exposition> Family<'_, E> {
                 &mut scopes.daemon
             }
             Samples::Series => {
-                let Scopes { device, process, daemon } = *scopes;
-                let rows = [("device", device), ("process", process), ("daemon", daemon)];
-                let own = if self.is_wanted { rows.len() as u64 } else { 0 };
-                self.rows(&[], &[rows[0], rows[1], ("daemon", daemon + own)], started);
+                let Scopes { device, process, container, daemon } = *scopes;
+                let others = [("device", device), ("process", process), ("container", container)];
+                let own = if self.is_wanted { others.len() as u64 + 1 } else { 0 };
+                self.rows(&[], &[&others[..], &[("daemon", daemon + own)]].concat(), started);
                 return;
             }
             // The caller adds these.
@@ -409,12 +429,19 @@ impl<E: Exposition> Family<'_, E> {
 
     fn process_info(&mut self, process: &ProcessSnapshot, since: f64) {
         let info = process.process.info();
-        let pid = process.process.pid().to_string();
+        let process_id = process.process.pid().to_string();
+        let container = info.container.as_deref();
+        let [namespace, pod, name] = kubernetes_labels(container.and_then(Container::names));
         let pairs = [
-            ("pid", pid.as_str()),
+            ("pid", process_id.as_str()),
             ("process", &info.name),
             ("user", &info.user),
             ("source", info.source.name()),
+            namespace,
+            pod,
+            name,
+            ("k8s_pod_uid", container.and_then(Container::pod_uid).unwrap_or_default()),
+            ("container_id", container.map_or("", Container::id)),
         ];
         self.sample(&E::labels(&pairs), Value::Unsigned(1), since);
     }
@@ -465,6 +492,16 @@ impl<E: Exposition> Family<'_, E> {
         }
         self.is_wanted
     }
+}
+
+/// Kubernetes' names of a container as labels; never `pod` or `namespace`, which Prometheus would rename when it adds its own.
+fn kubernetes_labels(names: Option<&ContainerNames>) -> [(&'static str, &str); 3] {
+    let name = |of: fn(&ContainerNames) -> &String| names.map_or("", |names| of(names).as_str());
+    [
+        ("k8s_namespace_name", name(|names| &names.namespace)),
+        ("k8s_pod_name", name(|names| &names.pod)),
+        ("k8s_container_name", name(|names| &names.container)),
+    ]
 }
 
 /// Seconds since the epoch of a moment of the registry's clock.

@@ -1,5 +1,6 @@
 //! The HTTP server: metrics, the JSON API, probes and the page.
 
+mod answers;
 mod authentication;
 mod connections;
 mod daemon_metrics;

@@ -238,7 +238,7 @@ impl Access {
         let Content { config, material } = content;
         let tls = match (&config.tls, material) {
             (Some(tls), Some(material)) => Some(
-                tls::server_config(tls, material, warnings)
+                tls::server_config(tls, material, config.without_http2, warnings)
                     .map_err(|problem| ConfigError::Invalid(vec![problem]))?,
             ),
             _ => None,

@@ -47,8 +47,8 @@ impl Stage {
 
     fn process(&self, pid: u32, seconds: u64) -> Arc<Process> {
         let (uid, cgroup, start_time_seconds, source) = (1000, None, None, Source::Socket);
-        let info =
-            ProcessInfo { name: "model".into(), uid, user: "ml".into(), cgroup, start_time_seconds, source };
+        let (name, user) = ("model".into(), "ml".into());
+        let info = ProcessInfo { name, uid, user, cgroup, container: None, start_time_seconds, source };
         self.registry.process(Identity { pid, start_ticks: 1 }, seconds * SECOND_NS, info)
     }
 

@@ -10,8 +10,8 @@ use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use super::attributes::{self as key, device, number, numbers, text};
 use super::ids::{Host, ProcessIds, SpanId};
 use crate::registry::{
-    self, AllocationFailure, BurstAllocated, BurstHeld, BurstPart, Counters, End, MemoryType, Orphaned,
-    Orphans, ProcessMemory, Release, Time,
+    self, AllocationFailure, BurstAllocated, BurstHeld, BurstPart, Container, Counters, End, MemoryType,
+    Orphaned, Orphans, ProcessMemory, Release, Time,
 };
 
 /// The flags of a span that says whether its parent is of another process (`HAS_IS_REMOTE`, `IS_REMOTE`), and that it is recorded.
@@ -74,6 +74,7 @@ impl Process {
             number(key::BOOT_TIME, self.process.first_seen_ns()),
         ];
         attributes.extend(info.cgroup.as_ref().map(|cgroup| text(key::PROCESS_CGROUP, cgroup)));
+        attributes.extend(info.container.iter().flat_map(|container| container_attributes(container)));
         let (name, orphaned) = match end {
             RootEnd::Exit(orphaned) => ("process_exit", orphaned),
             RootEnd::DaemonStopped => ("daemon_stopped", Orphaned::default()),
@@ -323,4 +324,16 @@ fn end_name(end: End) -> &'static str {
         End::Replaced => "replaced",
         End::ProcessExit => "process_exit",
     }
+}
+/// Which container a process runs in, as far as it is known.
+fn container_attributes(container: &Container) -> Vec<KeyValue> {
+    let names = container.names();
+    let attributes = [
+        (key::CONTAINER_ID, Some(container.id())),
+        (key::POD_UID, container.pod_uid()),
+        (key::POD_NAMESPACE, names.map(|names| names.namespace.as_str())),
+        (key::POD_NAME, names.map(|names| names.pod.as_str())),
+        (key::POD_CONTAINER, names.map(|names| names.container.as_str())),
+    ];
+    attributes.into_iter().filter_map(|(key, value)| Some(text(key, value?))).collect()
 }
