@@ -1,7 +1,8 @@
 //! The rings under the model checker, which goes through every way in which threads can meet and memory can be late.
 //!
-//! Each model is the code that runs, over the checker's words. One that is weakened in a single place fails: no Release on the tail, no
-//! Acquire on it, no fence on either side of the flag, one look at the tails instead of two.
+//! Each model is the code that runs, over the checker's words. It fails when the code is weakened in a single place: no Release on the
+//! tail, no Acquire on it, no fence on either side of the flag, one look at the tails instead of two. What the checker does not do is
+//! to delay a load beyond a later store; only the Release and the Acquire of the head stand against that.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
@@ -73,6 +74,20 @@ fn take(words: &Memory, consumers: &mut [Consumer]) -> Vec<u64> {
     orders
 }
 
+/// A thread that reads, as the checker lets only threads that were started run in every order.
+fn reader<T: 'static>(
+    words: &Memory,
+    geometry: Geometry,
+    read: fn(&Memory, &mut [Consumer]) -> T,
+) -> thread::JoinHandle<(T, Vec<Consumer>)> {
+    let words = Arc::clone(words);
+    thread::spawn(move || {
+        let mut consumers: Vec<Consumer> =
+            (0..geometry.rings()).map(|ring| Consumer::new(geometry, ring)).collect();
+        (read(&words, &mut consumers), consumers)
+    })
+}
+
 fn check(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(PREEMPTIONS_MAX);
@@ -84,8 +99,7 @@ fn records_come_whole_and_in_order_while_the_ring_goes_round() {
     check(|| {
         let geometry = Geometry::new(1, 8).unwrap();
         let words = memory(geometry);
-        let (mut producer, mut consumers) =
-            (Producer::new(&words, geometry, 0), [Consumer::new(geometry, 0)]);
+        let mut producer = Producer::new(&words, geometry, 0);
         for order in 0..7 {
             assert!(push(&words, &mut producer, order));
         }
@@ -93,8 +107,9 @@ fn records_come_whole_and_in_order_while_the_ring_goes_round() {
             let words = Arc::clone(&words);
             thread::spawn(move || (7..10).take_while(|order| push(&words, &mut producer, *order)).count())
         };
-        let mut orders = take(&words, &mut consumers);
+        let reader = reader(&words, geometry, take);
         let pushed = writer.join().unwrap() as u64;
+        let (mut orders, mut consumers) = reader.join().unwrap();
         orders.extend(take(&words, &mut consumers));
         assert_eq!(orders, (0..7 + pushed).collect::<Vec<_>>());
         assert!(pushed >= 1);
@@ -119,10 +134,11 @@ fn no_wake_is_lost() {
                 }
             })
         };
-        let mut consumers = [Consumer::new(geometry, 0)];
-        let mut orders = take(&words, &mut consumers);
-        let sleeps = ring::prepare_sleep(&words, &mut consumers).unwrap();
+        let reader = reader(&words, geometry, |words, consumers| {
+            (take(words, consumers), ring::prepare_sleep(words, consumers).unwrap())
+        });
         writer.join().unwrap();
+        let ((mut orders, sleeps), mut consumers) = reader.join().unwrap();
         if sleeps && wakes.load(Ordering::Relaxed) == 0 {
             // Nobody has woken it, so it would sleep on: there must be nothing that it has not seen.
             let left = take(&words, &mut consumers);
@@ -141,6 +157,7 @@ fn what_one_thread_does_after_another_is_never_applied_before_it() {
         let words = memory(geometry);
         let counter = Arc::new(AtomicU64::new(0));
         let is_handed_over = Arc::new(AtomicU64::new(0));
+        let reader = reader(&words, geometry, take);
         let first = {
             let (words, counter, is_handed_over) =
                 (Arc::clone(&words), Arc::clone(&counter), Arc::clone(&is_handed_over));
@@ -160,10 +177,9 @@ fn what_one_thread_does_after_another_is_never_applied_before_it() {
                 is_after.then_some(order)
             })
         };
-        let mut consumers = [Consumer::new(geometry, 0), Consumer::new(geometry, 1)];
-        let mut orders = take(&words, &mut consumers);
         first.join().unwrap();
         let after = second.join().unwrap();
+        let (mut orders, mut consumers) = reader.join().unwrap();
         orders.extend(take(&words, &mut consumers));
         assert_eq!(orders.len(), 2);
         if after.is_some() {
