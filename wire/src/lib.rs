@@ -54,4 +54,4 @@ pub use limits::{
     BUFFER_BYTES_MAX, DEFAULT_SOCKET_PATH, DETECTION_SILENCE_MILLISECONDS, DEVICE_COUNT_QUERY, DEVICE_ID_MAX,
 };
 pub use reply::{Arch, DeviceInfo, Reply, Totals};
-pub use ring::{Geometry, Record};
+pub use ring::{Geometry, RECORD_BYTES, Record};

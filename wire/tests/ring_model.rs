@@ -15,7 +15,7 @@ use ttmem_wire::ring::{self, Consumer, Producer, Word, wants_wake};
 use ttmem_wire::{Geometry, Header, Kind, Record};
 
 /// Threads are stopped in mid-run at most this often; more finds nothing new and takes minutes.
-const PREEMPTIONS_MAX: usize = 3;
+const PREEMPTIONS_MAX: usize = 2;
 
 struct LoomWord(AtomicU64);
 
