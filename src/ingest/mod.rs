@@ -62,6 +62,8 @@ struct Context {
     arguments: ArgumentsReader,
     clients: AtomicU32,
     ring_memory: Arc<RingMemory>,
+    /// Which run of the daemon this is, among all that a client may come to.
+    instance: u64,
 }
 
 impl Context {
@@ -123,9 +125,17 @@ impl Ingest {
         let policy = Policy::new(config);
         let arguments = ArgumentsReader::start()?;
         let clients = AtomicU32::new(0);
-        let ring_memory = Arc::default();
-        let context =
-            Arc::new(Context { registry, processes, throttle, policy, arguments, clients, ring_memory });
+        let (ring_memory, instance) = (Arc::default(), clock::unix_ns());
+        let context = Arc::new(Context {
+            registry,
+            processes,
+            throttle,
+            policy,
+            arguments,
+            clients,
+            ring_memory,
+            instance,
+        });
         let (stopping, stop) = watch::channel(false);
         let handles: Vec<Handle> = threads.iter().map(|thread| thread.handle.clone()).collect();
         threads[0].handle.spawn(accept_all(Arc::clone(&context), socket, handles, stop));

@@ -174,20 +174,22 @@ impl Rings {
         if !is_switched {
             return Poll::Pending;
         }
-        match &mut self.pace {
-            Pace::Reading { .. } => {}
-            Pace::Resting { rests, sleep } => {
-                ready!(sleep.as_mut().poll(task));
-                self.pace = Pace::Reading { rests: *rests };
-            }
-            Pace::Asleep => {
-                let mut woken = ready!(self.wake.poll_read_ready(task))?;
-                // Whatever the count is, and even if there is none: it is looked.
-                let _ = rustix::io::read(woken.get_inner(), &mut [0; 8]);
-                woken.clear_ready();
-                ring::wake(self.mapping.words());
-                self.pace = Pace::Reading { rests: 0 };
-            }
+        if matches!(self.pace, Pace::Reading { .. }) {
+            return Poll::Ready(Ok(Reason::Look));
+        }
+        // Whoever waits for room wakes a reader that only rests, too.
+        if let Poll::Ready(woken) = self.wake.poll_read_ready(task) {
+            let mut woken = woken?;
+            // Whatever the count is, and even if there is none: it is looked.
+            let _ = rustix::io::read(woken.get_inner(), &mut [0; 8]);
+            woken.clear_ready();
+            ring::wake(self.mapping.words());
+            self.pace = Pace::Reading { rests: 0 };
+        } else if let Pace::Resting { rests, sleep } = &mut self.pace {
+            ready!(sleep.as_mut().poll(task));
+            self.pace = Pace::Reading { rests: *rests };
+        } else {
+            return Poll::Pending;
         }
         Poll::Ready(Ok(Reason::Look))
     }

@@ -130,6 +130,8 @@ pub struct HelloReply {
     pub features: Features,
     /// How its rings are laid out, if it gets some.
     pub geometry: Option<Geometry>,
+    /// Which run of the server this is: a client that comes back to another one finds nothing of what it has reported.
+    pub instance: u64,
     count: usize,
     descriptors: [Descriptor; DESCRIPTORS_MAX],
 }
@@ -140,8 +142,13 @@ impl HelloReply {
     /// # Panics
     ///
     /// If there are more than [`DESCRIPTORS_MAX`].
-    pub fn new(features: Features, geometry: Option<Geometry>, list: &[(DescriptorKind, u64)]) -> HelloReply {
-        let mut reply = HelloReply::empty(features, geometry);
+    pub fn new(
+        features: Features,
+        geometry: Option<Geometry>,
+        instance: u64,
+        list: &[(DescriptorKind, u64)],
+    ) -> HelloReply {
+        let mut reply = HelloReply::empty(features, geometry, instance);
         for (place, (kind, size_bytes)) in reply.descriptors[..list.len()].iter_mut().zip(list) {
             *place = Descriptor { kind: Some(*kind), size_bytes: *size_bytes };
         }
@@ -161,6 +168,7 @@ impl HelloReply {
             device_id: HELLO_VERSION,
             size_bytes: self.features.0,
             buffer_id: geometry,
+            timestamp_ns: self.instance,
             ..Header::request(Kind::Hello)
         };
         let mut frame = Frame::new(&header, Layout::Bytes144);
@@ -188,7 +196,7 @@ impl HelloReply {
         let (words, _) = body.as_chunks::<8>();
         let word = |index: usize| words.get(index).map_or(0, |word| u64::from_le_bytes(*word));
         let geometry = Geometry::new((header.buffer_id >> 32) as u32, header.buffer_id as u32);
-        let mut reply = HelloReply::empty(Features(header.size_bytes), geometry);
+        let mut reply = HelloReply::empty(Features(header.size_bytes), geometry, header.timestamp_ns);
         reply.count = usize::try_from(word(0)).map_or(DESCRIPTORS_MAX, |count| count.min(DESCRIPTORS_MAX));
         for (index, place) in reply.descriptors.iter_mut().enumerate() {
             let kind = u32::try_from(word(1 + 2 * index)).ok().and_then(DescriptorKind::from_number);
@@ -197,9 +205,9 @@ impl HelloReply {
         Ok(reply)
     }
 
-    const fn empty(features: Features, geometry: Option<Geometry>) -> HelloReply {
+    const fn empty(features: Features, geometry: Option<Geometry>, instance: u64) -> HelloReply {
         let none = Descriptor { kind: None, size_bytes: 0 };
-        HelloReply { features, geometry, count: 0, descriptors: [none; DESCRIPTORS_MAX] }
+        HelloReply { features, geometry, instance, count: 0, descriptors: [none; DESCRIPTORS_MAX] }
     }
 }
 
@@ -235,7 +243,7 @@ mod tests {
         let list =
             [(DescriptorKind::Rings, 4096), (DescriptorKind::RingsWake, 0), (DescriptorKind::StatsPage, 9)];
         for length in 0..=list.len() {
-            let reply = HelloReply::new(Features::RINGS, Geometry::new(3, 64), &list[..length]);
+            let reply = HelloReply::new(Features::RINGS, Geometry::new(3, 64), 5, &list[..length]);
             assert_eq!(HelloReply::decode(&reply.encode()), Ok(reply));
             assert_eq!(reply.descriptors().len(), length);
         }
@@ -244,7 +252,7 @@ mod tests {
     #[test]
     fn what_a_later_server_adds_is_seen_and_not_understood() {
         let mut frame =
-            HelloReply::new(Features(1 << 40), None, &[(DescriptorKind::StatsPage, 7)]).encode().to_vec();
+            HelloReply::new(Features(1 << 40), None, 0, &[(DescriptorKind::StatsPage, 7)]).encode().to_vec();
         frame[48] = 9;
         let reply = HelloReply::decode(&frame).expect("the form is the same");
         assert_eq!(reply.descriptors(), [Descriptor { kind: None, size_bytes: 7 }]);

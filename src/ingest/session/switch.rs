@@ -58,12 +58,12 @@ impl Session {
             }
         }
         let Some(rings) = self.rings.as_ref().filter(|_| may_have_rings) else {
-            let reply = HelloReply::new(Features::default(), None, &[]);
+            let reply = HelloReply::new(Features::default(), None, self.context.instance, &[]);
             return Ok(self.stream.write_with(&reply.encode(), &[]).await?);
         };
         let geometry = rings.geometry();
         let list = [(DescriptorKind::Rings, geometry.bytes()), (DescriptorKind::RingsWake, 0)];
-        let reply = HelloReply::new(Features::RINGS, Some(geometry), &list);
+        let reply = HelloReply::new(Features::RINGS, Some(geometry), self.context.instance, &list);
         Ok(self.stream.write_with(&reply.encode(), &rings.descriptors()).await?)
     }
 

@@ -50,12 +50,28 @@ pub struct Consumer {
     /// The record at the head, once it has been copied: it is never read a second time.
     front: Option<Record>,
     lost: u64,
+    /// Whether the room that it has read goes back to the writer.
+    gives_back: bool,
 }
 
 impl Consumer {
     /// Begins where fresh memory does.
     pub fn new(geometry: Geometry, ring: u32) -> Consumer {
-        Consumer { place: geometry.ring(ring), ring, head: 0, tail: 0, front: None, lost: 0 }
+        Consumer {
+            place: geometry.ring(ring),
+            ring,
+            head: 0,
+            tail: 0,
+            front: None,
+            lost: 0,
+            gives_back: true,
+        }
+    }
+
+    /// A second reader, in the writer's own process: the head in the mapping is not its own, so it leaves that alone. The writer is
+    /// told otherwise what it has read ([`super::Producer::make_room`]).
+    pub fn observer(geometry: Geometry, ring: u32) -> Consumer {
+        Consumer { gives_back: false, ..Consumer::new(geometry, ring) }
     }
 
     /// How many records have been taken.
@@ -102,7 +118,9 @@ impl Consumer {
 
     /// Gives the room back.
     fn publish<W: Word>(&self, words: &[W]) {
-        self.place.head(words).store(self.head.to_le(), Release);
+        if self.gives_back {
+            self.place.head(words).store(self.head.to_le(), Release);
+        }
     }
 
     fn take_lost<W: Word>(&mut self, words: &[W]) -> u64 {

@@ -31,6 +31,11 @@ impl Producer {
         self.position
     }
 
+    /// How far the reader is, as far as it has given room back.
+    pub fn reader<W: Word>(&self, words: &[W]) -> u64 {
+        u64::from_le(self.place.head(words).load(Relaxed))
+    }
+
     /// Publishes a record; [`Full`] where [`Producer::make_room`] has to look at the reader first.
     #[inline]
     pub fn push<W: Word>(&mut self, words: &[W], record: &Record) -> Result<(), Full> {
