@@ -88,12 +88,15 @@ pub enum Samples {
     /// One label with a fixed set of values.
     Rows(fn(&Snapshot) -> Rows<'_>),
     /// Open connections: one row for each layout, over each transport.
-    Connections(&'static [(&'static str, fn(&Snapshot) -> Rows<'_>)]),
+    Connections(&'static [Transport]),
     /// The number of series of each scope in the same exposition: known only to the encoder.
     Series,
     /// About the daemon itself, which keeps the value outside the registry.
     Daemon,
 }
+
+/// A way in which reports come, and the rows of the connections that use it.
+pub type Transport = (&'static str, fn(&Snapshot) -> Rows<'_>);
 
 const D: &[&str] = &["device", "memory_type"];
 const P: &[&str] = &["device", "memory_type", "pid", "process"];

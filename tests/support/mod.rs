@@ -16,6 +16,7 @@ pub mod exposition;
 pub mod frames;
 pub mod mapped;
 pub mod prometheus;
+pub mod raw_rings;
 pub mod regions;
 pub mod reporter;
 pub mod rules;

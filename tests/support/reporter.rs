@@ -186,7 +186,7 @@ fn handover(client: &Client, pairs: u64, count: u64) {
             let (give_back, taken_back) = mpsc::channel();
             scope.spawn(move || {
                 for round in 0..count {
-                    let id = if round < 16 { pair << 32 | round } else { taken_back.recv().unwrap() };
+                    let id = if round < 16 { (pair << 32) + round } else { taken_back.recv().unwrap() };
                     client.allocated(0, BufferType::Dram, id, 16 + round % 7);
                     give.send(id).unwrap();
                 }
@@ -209,7 +209,7 @@ fn churn(client: &Client, threads: u64, progress: &Path) {
         std::thread::spawn(move || {
             let place: &AtomicU64 = &words[thread as usize * 8];
             for round in 1.. {
-                let id = thread << 32 | (round - 1) / 2 % 100;
+                let id = (thread << 32) + (round - 1) / 2 % 100;
                 if round % 2 == 1 {
                     client.allocated(0, BufferType::Dram, id, 8);
                 } else {

@@ -19,8 +19,12 @@ use crate::lanes::Lanes;
 use crate::mapping::Mapping;
 use crate::wake::Wake;
 
-/// Between two attempts to connect.
+/// Between two attempts to connect. A server that is there and does not move is tried less and less often, because each attempt may hold
+/// threads up.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(200);
+const RECONNECT_INTERVAL_MAX: Duration = Duration::from_secs(10);
+/// So often a server that once knew HELLO may leave it unanswered before it is taken for one that does not.
+const UNANSWERED_MAX: u32 = 3;
 /// How long an answer to HELLO is waited for; a server that knows it answers at once.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);
 /// Between two looks at rings that have just been empty, and how many of them before this thread sleeps.
@@ -84,6 +88,10 @@ struct Pump<'a> {
     shared: &'a Arc<Shared>,
     link: Option<Link>,
     next_attempt: Instant,
+    /// How long after giving up a server that does not move it is tried again.
+    interval: Duration,
+    /// Questions in a row that a server has left unanswered.
+    unanswered: u32,
     /// The run of the server that has heard of what this process held.
     instance: Option<u64>,
     /// Whether to ask. A server that closes the connection for it is not asked the next time.
@@ -99,6 +107,8 @@ impl<'a> Pump<'a> {
             shared,
             link: None,
             next_attempt: Instant::now(),
+            interval: RECONNECT_INTERVAL,
+            unanswered: 0,
             instance: None,
             asks: true,
             flush_asked: None,
@@ -111,7 +121,7 @@ impl<'a> Pump<'a> {
         loop {
             let flush_wanted = self.shared.flush_wanted.load(Acquire);
             if self.shared.board().is_stalled.swap(false, AcqRel) && self.link.is_some() {
-                self.disconnect();
+                self.give_up();
             }
             // First the connection: what is read from the rings without one is known as what is held, but not how it came about.
             if let Err(_gone) = self.advance() {
@@ -193,7 +203,12 @@ impl<'a> Pump<'a> {
         }
         match &self.link {
             Some(Link { stage: Stage::Asked { since }, .. }) if since.elapsed() > ANSWER_TIMEOUT => {
-                self.begin(None, None);
+                self.unanswered += 1;
+                if self.unanswered >= UNANSWERED_MAX {
+                    self.begin(None, None);
+                } else {
+                    self.give_up();
+                }
             }
             _ => {}
         }
@@ -231,6 +246,7 @@ impl<'a> Pump<'a> {
 
     /// Heeds the server's answer.
     fn take(&mut self, instance: u64, offered: Option<Lanes>) {
+        (self.unanswered, self.interval) = (0, RECONNECT_INTERVAL);
         match &mut self.link {
             Some(Link { stage: Stage::Asked { .. }, .. }) => self.begin(Some(instance), offered),
             Some(Link { stage: Stage::Frames { offer }, .. }) => {
@@ -281,6 +297,13 @@ impl<'a> Pump<'a> {
             out.drain(..sent);
         }
         Ok(())
+    }
+
+    /// Gives up a server that does not move.
+    fn give_up(&mut self) {
+        self.disconnect();
+        self.next_attempt = Instant::now() + self.interval;
+        self.interval = (self.interval * 2).min(RECONNECT_INTERVAL_MAX);
     }
 
     /// Gives the connection up. Threads go back to rings of our own, and what is held is kept.

@@ -12,9 +12,9 @@ use crate::fork;
 use crate::lanes::Lanes;
 
 /// How long the readers may stand still before the server is given up; the list of what is held makes room then.
-const STALL_AFTER: Duration = Duration::from_millis(100);
+const STALL_AFTER: Duration = Duration::from_millis(250);
 /// How long a report waits for readers that stand still. After that our own thread does not run either, and it is lost, and counted.
-const WAIT_MAX: Duration = Duration::from_millis(300);
+const WAIT_MAX: Duration = Duration::from_millis(500);
 /// How long it sleeps when it has woken the readers, and how often it only gives up the processor before it wakes them again.
 const WAIT_INTERVAL: Duration = Duration::from_micros(50);
 const YIELDS_MAX: u64 = 32;

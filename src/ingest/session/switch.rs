@@ -90,7 +90,7 @@ impl Session {
         let Some(rings) = &mut self.rings else { return Ok(0) };
         let copied = if rings.has_backlog() { Ok(0) } else { rings.copy() };
         let applied = self.apply_copied()?;
-        self.judge(copied)?;
+        self.judge(&copied)?;
         Ok(applied)
     }
 
@@ -104,7 +104,7 @@ impl Session {
             }
             tokio::task::yield_now().await;
         }
-        if let Err(fault) = self.judge(copied) {
+        if let Err(fault) = self.judge(&copied) {
             self.refuse(&fault);
         }
     }
@@ -133,17 +133,17 @@ impl Session {
     }
 
     /// What copying came to: reports that were lost, or a client that must not go on.
-    fn judge(&self, copied: Result<u64, RingFault>) -> Result<(), Fault> {
+    fn judge(&self, copied: &Result<u64, RingFault>) -> Result<(), Fault> {
         match copied {
             Ok(0) => Ok(()),
             Ok(lost) => {
-                self.context.registry.events().lose_many(Loss::Ring, lost);
+                self.context.registry.events().lose_many(Loss::Ring, *lost);
                 Ok(())
             }
-            Err(RingFault::Ring(error)) => Err(Fault::BadRing(error)),
+            Err(RingFault::Ring(error)) => Err(Fault::BadRing(*error)),
             Err(RingFault::Record(error)) => {
                 let offset = self.rings.as_ref().map_or(0, Rings::offset);
-                Err(Fault::BadFrame(BadFrame { error, offset }))
+                Err(Fault::BadFrame(BadFrame { error: *error, offset }))
             }
         }
     }
