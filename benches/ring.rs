@@ -1,6 +1,7 @@
 //! Reports through rings: what they cost the client, and how many the daemon takes.
 
 use std::hint::black_box;
+use std::rc::Rc;
 use std::time::Instant;
 
 use rustix::net::{SendFlags, send};
@@ -22,8 +23,10 @@ const FLUSH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// How many reports the daemon takes a second.
 pub(super) fn throughput(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
-    let mut frames = Contender::start(bench, Subject::Ttmem, "64 frames/send()", Way::Frames { batch: 64 })?;
-    let mut rings = Contender::start(bench, Subject::Ttmem, "rings", Way::Ring)?;
+    let server = Rc::new(Server::start(bench, Subject::Ttmem)?);
+    let frames = Way::Frames { batch: 64 };
+    let mut frames = Contender::start(bench, Rc::clone(&server), "64 frames/send()", frames)?;
+    let mut rings = Contender::start(bench, server, "rings", Way::Ring)?;
     for _ in 0..bench.effort.rounds {
         frames.round(bench)?;
         rings.round(bench)?;

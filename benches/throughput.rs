@@ -1,5 +1,7 @@
 //! Reports over the socket: how many a second the daemon takes, beside the limit and beside the seed.
 
+use std::rc::Rc;
+
 use super::clients::{CLIENTS, Fleet, TURN_FRAMES, Way};
 use super::measure::Spread;
 use super::report::{self, Figure, Finding, Goal, Report};
@@ -20,7 +22,10 @@ pub(super) fn batched(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
 }
 
 fn compare(bench: &Bench, row: &Row, batch: usize, goal: Goal) -> anyhow::Result<Report> {
-    let start = |subject: Subject| Contender::start(bench, subject, subject.name(), Way::Frames { batch });
+    let start = |subject: Subject| {
+        let server = Rc::new(Server::start(bench, subject)?);
+        Contender::start(bench, server, subject.name(), Way::Frames { batch })
+    };
     let (mut limit, mut ttmem, mut seed) =
         (start(Subject::Limit)?, start(Subject::Ttmem)?, start(Subject::Seed)?);
     for _ in 0..bench.effort.rounds {
@@ -42,7 +47,7 @@ fn compare(bench: &Bench, row: &Row, batch: usize, goal: Goal) -> anyhow::Result
 
 /// One server through all its rounds.
 pub(super) struct Contender {
-    server: Server,
+    server: Rc<Server>,
     name: &'static str,
     way: Way,
     /// What each client sends in a round: the slowest of the three would need minutes for what the fastest does in one
@@ -57,12 +62,12 @@ pub(super) struct Contender {
 impl Contender {
     pub(super) fn start(
         bench: &Bench,
-        subject: Subject,
+        server: Rc<Server>,
         name: &'static str,
         way: Way,
     ) -> anyhow::Result<Self> {
         let mut contender = Self {
-            server: Server::start(bench, subject)?,
+            server,
             name,
             way,
             events_each: WARM_UP_EVENTS_EACH,

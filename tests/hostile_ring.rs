@@ -90,6 +90,7 @@ fn a_record_that_is_none_ends_its_own_session() {
         let mut ring = RawRing::open(&daemon);
         ring.push(Frame::alloc(0, 3, 3));
         ring.push(Frame::alloc(0, 3, 4));
+        ring.set_record(2, 0, u64::from(ALLOC));
         ring.set_record(2, word, value);
         ring.set_record(2, 5, 2);
         ring.set_tail(3);
