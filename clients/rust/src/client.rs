@@ -252,7 +252,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// `None` if the system has no descriptor left: then nothing is reported, and the next report tries again.
-    fn new(options: Options) -> Option<Arc<Shared>> {
+    pub(crate) fn new(options: Options) -> Option<Arc<Shared>> {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let wake = Arc::new(Wake::new().ok()?);
         let board = Board::new(Lanes::own(geometry(&options), Arc::clone(&wake)));

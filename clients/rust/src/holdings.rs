@@ -260,3 +260,85 @@ fn is_believable(size_bytes: u64) -> bool {
 }
 
 const _: () = assert!(MemoryType::ALL.len() == BufferType::ALL.len() + 2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffer(kind: Kind, buffer_id: u64, size_bytes: u64, buffer_type: u8) -> Header {
+        Header { device_id: 1, buffer_id, size_bytes, buffer_type, ..Header::request(kind) }
+    }
+
+    fn check(holdings: &Holdings, memory_type: MemoryType, expected: (u64, u64, u64, u64)) {
+        let statistics = holdings.statistics();
+        let row = statistics.iter().find(|row| row.memory_type == memory_type).expect("a row");
+        let found = (row.allocated_bytes, row.peak_bytes, row.buffers, row.largest_bytes);
+        assert_eq!(found, expected, "{memory_type:?}");
+    }
+
+    /// Whoever hears the replay holds the same, and would replay the same.
+    fn check_replay(holdings: &Holdings) {
+        let mut other = Holdings::default();
+        holdings.replay().for_each(|header| other.apply(&header));
+        let held = |holdings: &Holdings| {
+            let rows = holdings.statistics().into_iter();
+            let rows = rows.map(|row| (row.device, row.memory_type, row.allocated_bytes, row.buffers));
+            rows.filter(|row| row.3 > 0).collect::<Vec<_>>()
+        };
+        assert_eq!(held(&other), held(holdings));
+        assert_eq!(other.replay().count(), holdings.replay().count());
+    }
+
+    #[test]
+    fn buffers_are_counted_once_however_often_they_are_referenced() {
+        let mut holdings = Holdings::default();
+        for _ in 0..3 {
+            holdings.apply(&buffer(Kind::Alloc, 7, 100, 0));
+        }
+        holdings.apply(&buffer(Kind::Alloc, 8, 300, 0));
+        check(&holdings, MemoryType::Dram, (400, 400, 2, 300));
+        assert_eq!(holdings.replay().count(), 4);
+        check_replay(&holdings);
+        for rest in [400, 400, 300, 300] {
+            holdings.apply(&buffer(Kind::Free, 7, 0, 0));
+            check(&holdings, MemoryType::Dram, (rest, 400, if rest == 400 { 2 } else { 1 }, 300));
+        }
+    }
+
+    #[test]
+    fn an_id_that_comes_again_ends_what_had_it() {
+        let mut holdings = Holdings::default();
+        holdings.apply(&buffer(Kind::Alloc, 7, 100, 0));
+        holdings.apply(&buffer(Kind::Alloc, 7, 50, 1));
+        check(&holdings, MemoryType::Dram, (0, 100, 0, 100));
+        check(&holdings, MemoryType::L1, (50, 50, 1, 50));
+        check_replay(&holdings);
+    }
+
+    #[test]
+    fn what_has_no_identity_is_kept_by_size() {
+        let mut holdings = Holdings::default();
+        for size_bytes in [10, 20, 31] {
+            holdings.apply(&buffer(Kind::CbAlloc, 0, size_bytes, 0));
+            holdings.apply(&buffer(Kind::KernelLoad, 0, size_bytes, 2));
+        }
+        holdings.apply(&buffer(Kind::CbFree, 0, 20, 0));
+        check(&holdings, MemoryType::CircularBuffer, (41, 61, 2, 31));
+        check(&holdings, MemoryType::Kernel, (61, 61, 3, 31));
+        check_replay(&holdings);
+        holdings.apply(&buffer(Kind::KernelUnload, 0, 61, 1));
+        check(&holdings, MemoryType::Kernel, (61, 61, 3, 31));
+        holdings.apply(&buffer(Kind::KernelUnload, 0, 61, 2));
+        check(&holdings, MemoryType::Kernel, (0, 61, 0, 31));
+    }
+
+    #[test]
+    fn what_the_server_refuses_is_not_kept() {
+        let mut holdings = Holdings::default();
+        for (size_bytes, buffer_type) in [(0, 0), (BUFFER_BYTES_MAX + 1, 0), (1, 5)] {
+            holdings.apply(&buffer(Kind::Alloc, 1, size_bytes, buffer_type));
+        }
+        holdings.apply(&buffer(Kind::CbAlloc, 1, u64::MAX, 0));
+        assert_eq!((holdings.statistics(), holdings.replay().count()), (Vec::new(), 0));
+    }
+}

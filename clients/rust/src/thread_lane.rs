@@ -229,3 +229,85 @@ impl Drop for ThreadLane {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use ttmem_wire::Kind;
+
+    use super::*;
+    use crate::client::Options;
+
+    const THREADS: u64 = 6;
+    const REPORTS: u64 = if cfg!(miri) { 20 } else { 5_000 };
+
+    fn allocate(shared: &Arc<Shared>, id: u64) {
+        report(shared, &Header { buffer_id: id, size_bytes: 1, ..Header::request(Kind::Alloc) });
+    }
+
+    fn shared(overrun: Overrun) -> Arc<Shared> {
+        let options = Options { overrun, ring_records: 8, ..Options::default() };
+        Shared::new(options).expect("an eventfd")
+    }
+
+    fn buffers(shared: &Shared) -> u64 {
+        let mut books = shared.books();
+        books.catch_up();
+        books.holdings.statistics().iter().map(|row| row.buffers).sum()
+    }
+
+    #[test]
+    fn nothing_is_lost_while_other_rings_come_into_force() {
+        let shared = shared(Overrun::Wait);
+        let running = AtomicU64::new(THREADS);
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (shared, running) = (&shared, &running);
+                scope.spawn(move || {
+                    (0..REPORTS).for_each(|id| allocate(shared, thread * REPORTS + id));
+                    running.fetch_sub(1, Ordering::Relaxed);
+                });
+            }
+            while running.load(Ordering::Relaxed) > 0 {
+                shared.books().turn();
+                let lanes = Arc::new(Lanes::own(shared.geometry(), Arc::clone(shared.waker())));
+                let mut books = shared.books();
+                shared.board().replace(Arc::clone(&lanes), std::thread::yield_now);
+                books.move_to(lanes);
+            }
+        });
+        assert_eq!(buffers(&shared), THREADS * REPORTS);
+        assert_eq!((shared.books().lost, shared.take_lost()), (0, 0));
+    }
+
+    #[test]
+    fn a_thread_that_ends_leaves_its_ring_to_the_next() {
+        let shared = shared(Overrun::Drop);
+        for id in 0..REPORTS.min(200) {
+            let own = Arc::clone(&shared);
+            std::thread::spawn(move || allocate(&own, id)).join().expect("a report");
+            assert_eq!(buffers(&shared), id + 1);
+        }
+        assert_eq!(shared.board().take_place(), 0, "one place is enough for threads that come one by one");
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let shared = shared(Overrun::Drop);
+        (0..20).for_each(|id| allocate(&shared, id));
+        assert_eq!(buffers(&shared), 8);
+        assert_eq!(shared.books().lost, 12);
+    }
+
+    #[test]
+    fn each_client_has_rings_of_its_own() {
+        let clients = [shared(Overrun::Drop), shared(Overrun::Drop)];
+        for id in 0..4 {
+            allocate(&clients[0], id);
+            allocate(&clients[1], 2 * id);
+            allocate(&clients[1], 2 * id + 1);
+        }
+        assert_eq!(clients.map(|shared| buffers(&shared)), [4, 8]);
+    }
+}
