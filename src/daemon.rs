@@ -24,6 +24,7 @@ use crate::config::{
     Arch as ConfigArch, Config, ConfigError, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS,
     restart_needed,
 };
+use crate::heap;
 use crate::ingest::Ingest;
 use crate::registry::{Arch, Banks, DeviceInfo, Registry, Time};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
@@ -45,6 +46,7 @@ type LogLevelHandle = reload::Handle<LevelFilter, LogRegistry>;
 
 /// Runs until told to stop.
 pub fn run(origin: &Origin) -> anyhow::Result<()> {
+    heap::give_back_what_is_freed();
     let loaded = origin.load()?;
     let log_level = start_log(&loaded.config)?;
     for warning in &loaded.warnings {

@@ -9,6 +9,7 @@ use std::path::Path;
 /// What each module may use, as the beginnings of paths; `wire` is the crate of that name. Nothing else of ours is allowed.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("clock", &[]),
+    ("heap", &[]),
     ("socket", &[]),
     ("activation", &[]),
     ("config", &[]),
@@ -24,6 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "registry",
             "config",
             "clock",
+            "heap",
             "socket",
             "activation",
             "ingest",

@@ -10,6 +10,7 @@ mod histogram;
 mod buffers;
 mod cell;
 mod device;
+mod index;
 mod ledger;
 mod process;
 
