@@ -73,6 +73,10 @@ pub struct Config {
     pub devices: Vec<DeviceConfig>,
     /// Where tt-metal publishes its regions; none if they are not to be read.
     pub shm_dir: Option<PathBuf>,
+    /// Where the kernel driver lists processes; none if it is not to be read.
+    pub driver_proc_dir: Option<PathBuf>,
+    /// Where the kernel driver describes devices; none if it is not to be read.
+    pub driver_sys_dir: Option<PathBuf>,
     /// Milliseconds between two readings of the regions.
     pub shm_interval_ms: u64,
     /// Seconds that the series of an ended process stay.
@@ -104,6 +108,8 @@ impl Default for Config {
             web_config: None,
             devices: Vec::new(),
             shm_dir: Some(PathBuf::from("/dev/shm")),
+            driver_proc_dir: Some(PathBuf::from("/proc/driver/tenstorrent")),
+            driver_sys_dir: Some(PathBuf::from("/sys/class/tenstorrent")),
             shm_interval_ms: 100,
             process_linger_seconds: 300,
             processes_max: 1000,

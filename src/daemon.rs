@@ -21,12 +21,11 @@ use crate::cli::demo::Demo;
 use crate::cli::screen::{self, Style};
 use crate::clock;
 use crate::config::{
-    Arch as ConfigArch, Config, ConfigError, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS,
-    restart_needed,
+    Config, ConfigError, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS, restart_needed,
 };
 use crate::heap;
-use crate::ingest::Ingest;
-use crate::registry::{Arch, Banks, DeviceInfo, Registry, Time};
+use crate::ingest::{Devices, Ingest};
+use crate::registry::{Registry, Time};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
 use crate::socket::Socket;
 use crate::views::json;
@@ -78,10 +77,8 @@ async fn serve(
     log_level: &LogLevelHandle,
 ) -> anyhow::Result<()> {
     let registry = Arc::new(Registry::new(clock::monotonic_ns()));
-    configure_devices(&registry, &[], &config.devices);
-    if config.demo && config.devices.is_empty() {
-        configure_devices(&registry, &[], &demo_devices());
-    }
+    let devices = Devices::new(Arc::clone(&registry));
+    devices.configure(&described_devices(&config));
     let started_seconds = clock::unix_ns() as f64 / 1e9;
     let metrics = DaemonMetrics::new(env!("CARGO_PKG_VERSION"), env!("TTMEM_REVISION"), started_seconds)
         .context("cannot make metrics")?;
@@ -100,7 +97,8 @@ async fn serve(
     };
     let socket_path = socket.path().to_owned();
     let listeners = listeners(&config, passed.http).await?;
-    let ingest = Ingest::start(&config, Arc::clone(&registry), socket).context("cannot start ingest")?;
+    let ingest = Ingest::start(&config, Arc::clone(&registry), Arc::clone(&devices), socket)
+        .context("cannot start ingest")?;
     info!(path = %socket_path.display(), "taking allocation reports");
 
     let (stop, stopping) = watch::channel(false);
@@ -112,8 +110,15 @@ async fn serve(
 
     tell_systemd(&[NotifyState::Ready]);
 
-    let mut daemon =
-        Running { origin, started_with: &config, config: config.clone(), registry, sources, log_level };
+    let mut daemon = Running {
+        origin,
+        started_with: &config,
+        config: config.clone(),
+        registry,
+        devices,
+        sources,
+        log_level,
+    };
     let mut retire = tokio::time::interval(RETIRE_INTERVAL);
     let mut draw = tokio::time::interval(DEMO_INTERVAL);
     let is_watched = sd_notify::watchdog_enabled().is_some();
@@ -188,6 +193,7 @@ struct Running<'a> {
     /// What can change is as it was last read.
     config: Config,
     registry: Arc<Registry>,
+    devices: Arc<Devices>,
     sources: Arc<Sources>,
     log_level: &'a LogLevelHandle,
 }
@@ -211,7 +217,7 @@ impl Running<'_> {
         if let Err(error) = self.log_level.reload(level_filter(loaded.config.log_level)) {
             error!(%error, "cannot change the log's level");
         }
-        configure_devices(&self.registry, &self.config.devices, &loaded.config.devices);
+        self.devices.configure(&described_devices(&loaded.config));
         self.config = loaded.config;
         self.sources.metrics.reloaded(clock::unix_ns() as f64 / 1e9);
         info!("configuration reloaded");
@@ -232,51 +238,13 @@ impl Running<'_> {
     }
 }
 
-/// Makes the configured devices known, with what the configuration says about them, and forgets what it said before.
-fn configure_devices(registry: &Registry, before: &[DeviceConfig], now: &[DeviceConfig]) {
-    let is_gone = |device: &&DeviceConfig| !now.iter().any(|named| named.index == device.index);
-    for device in before.iter().filter(is_gone) {
-        registry.device(device.index).update_info(|info| {
-            let seen_asic_id = info.asic_id.take().filter(|seen| device.asic_id.as_ref() != Some(seen));
-            *info = DeviceInfo { asic_id: seen_asic_id, ..DeviceInfo::default() };
-        });
+/// The devices that the configuration describes; the demo's, where it describes none.
+fn described_devices(config: &Config) -> Vec<DeviceConfig> {
+    if !config.demo || !config.devices.is_empty() {
+        return config.devices.clone();
     }
-    for device in now {
-        registry.device(device.index).update_info(|info| {
-            let banks = |count, bank_bytes| Banks { count, bank_bytes };
-            *info = DeviceInfo {
-                arch: device.architecture().map(arch),
-                board: device.board_name().map(Into::into),
-                asic_id: device.asic_id.clone().or_else(|| info.asic_id.clone()),
-                pci_bus_id: device.pci_bus_id.clone(),
-                capacity_source: device.capacity_source(),
-                dram_bytes: device.dram_capacity_bytes(),
-                l1_bytes: device.l1_capacity_bytes(),
-                dram_banks: device
-                    .product
-                    .filter(|_| device.dram_bytes.is_none())
-                    .map(|product| banks(product.dram_banks, product.dram_bank_bytes)),
-                l1_banks: device
-                    .product
-                    .filter(|_| device.l1_bytes.is_none())
-                    .map(|product| banks(product.l1_banks, product.l1_bank_bytes)),
-            };
-        });
-    }
-}
-
-fn demo_devices() -> Vec<DeviceConfig> {
     let product = PRODUCTS.iter().find(|product| product.name == DEMO_PRODUCT);
     (0..DEMO_DEVICES).map(|index| DeviceConfig { index, product, ..DeviceConfig::default() }).collect()
-}
-
-fn arch(arch: ConfigArch) -> Arch {
-    match arch {
-        ConfigArch::Grayskull => Arch::Grayskull,
-        ConfigArch::WormholeB0 => Arch::WormholeB0,
-        ConfigArch::Blackhole => Arch::Blackhole,
-        ConfigArch::Quasar => Arch::Quasar,
-    }
 }
 
 fn start_log(config: &Config) -> anyhow::Result<LogLevelHandle> {

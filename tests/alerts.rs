@@ -22,7 +22,6 @@ use support::{Daemon, Directory, Peer, installed, installed_peer, request, send_
 const ANNOUNCED: &[(&str, &[&str])] = &[
     ("ttmem_device_allocation_failures_total", &["device", "memory_type", "reason"]),
     ("ttmem_device_memory_largest_free_block_bytes", &["device", "memory_type"]),
-    ("ttmem_device_untracked_processes", &["device"]),
     ("ttmem_otlp_exported_total", &["signal"]),
     ("ttmem_otlp_dropped_total", &["signal", "reason"]),
     ("ttmem_otlp_export_failures_total", &["signal", "reason"]),

@@ -14,6 +14,9 @@ mod apply;
 mod session;
 mod stream;
 
+mod devices;
+mod driver;
+mod inventory;
 mod region;
 mod regions;
 
@@ -37,6 +40,9 @@ use crate::registry::{Loss, Registry, Rejection};
 use crate::socket::Socket;
 use apply::Applier;
 use attribution::Attribution;
+pub use devices::Devices;
+use driver::Driver;
+use inventory::Inventory;
 use peer::{Peer, PeerError};
 use processes::Processes;
 use procfs::ArgumentsReader;
@@ -54,6 +60,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 struct Context {
     registry: Arc<Registry>,
     processes: Arc<Processes>,
+    devices: Arc<Devices>,
     throttle: Arc<Throttle>,
     policy: Policy,
     arguments: ArgumentsReader,
@@ -104,14 +111,19 @@ impl Policy {
 /// The running ingest.
 pub struct Ingest {
     threads: Vec<EventLoop>,
-    regions: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+    followers: Vec<Follower>,
     stopping: watch::Sender<bool>,
     context: Arc<Context>,
 }
 
 impl Ingest {
-    /// Starts to take connections on a socket and to follow the regions.
-    pub fn start(config: &Config, registry: Arc<Registry>, socket: Socket) -> io::Result<Ingest> {
+    /// Starts to take connections on a socket and to follow the other sources.
+    pub fn start(
+        config: &Config,
+        registry: Arc<Registry>,
+        devices: Arc<Devices>,
+        socket: Socket,
+    ) -> io::Result<Ingest> {
         let threads = (0..config.ingest_threads).map(EventLoop::start).collect::<io::Result<Vec<_>>>()?;
         let throttle = Arc::new(Throttle::default());
         let processes =
@@ -119,18 +131,23 @@ impl Ingest {
         let policy = Policy::new(config);
         let arguments = ArgumentsReader::start()?;
         let clients = AtomicU32::new(0);
-        let context = Arc::new(Context { registry, processes, throttle, policy, arguments, clients });
+        let context =
+            Arc::new(Context { registry, processes, devices, throttle, policy, arguments, clients });
         let (stopping, stop) = watch::channel(false);
         let handles: Vec<Handle> = threads.iter().map(|thread| thread.handle.clone()).collect();
         threads[0].handle.spawn(accept_all(Arc::clone(&context), socket, handles, stop));
-        let regions = config.shm_dir.as_ref().map(|directory| {
+        let mut followers = Vec::new();
+        if let Some(directory) = &config.shm_dir {
             let regions = Regions::new(Arc::clone(&context), directory.clone());
             let interval = Duration::from_millis(config.shm_interval_ms);
-            let (stop, stopped) = mpsc::channel();
-            let thread = std::thread::Builder::new().name("ttmem-regions".into());
-            thread.spawn(move || regions.follow(interval, &stopped)).map(|thread| (stop, thread))
-        });
-        Ok(Ingest { threads, regions: regions.transpose()?, stopping, context })
+            followers.push(Follower::start("ttmem-regions", move |stop| regions.follow(interval, stop))?);
+        }
+        let (proc_directory, sys_directory) = (config.driver_proc_dir.clone(), config.driver_sys_dir.clone());
+        if proc_directory.is_some() || sys_directory.is_some() {
+            let inventory = Inventory::new(Arc::clone(&context), Driver { proc_directory, sys_directory });
+            followers.push(Follower::start("ttmem-driver", move |stop| inventory.follow(stop))?);
+        }
+        Ok(Ingest { threads, followers, stopping, context })
     }
 
     /// Stops taking connections, applies what has been sent, and ends.
@@ -150,11 +167,29 @@ impl Ingest {
         for thread in self.threads {
             thread.stop();
         }
-        if let Some((stop, thread)) = self.regions {
-            drop(stop);
-            // It can only have ended by a panic, which has been reported.
-            let _ = thread.join();
+        for follower in self.followers {
+            follower.stop();
         }
+    }
+}
+
+/// A thread that looks at a source again and again, until its sender is gone.
+struct Follower {
+    stop: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Follower {
+    fn start(name: &str, follow: impl FnOnce(&mpsc::Receiver<()>) + Send + 'static) -> io::Result<Follower> {
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || follow(&stopped))?;
+        Ok(Follower { stop, thread })
+    }
+
+    fn stop(self) {
+        drop(self.stop);
+        // It can only have ended by a panic, which has been reported.
+        let _ = self.thread.join();
     }
 }
 

@@ -161,6 +161,11 @@ impl Processes {
         Ok(attachment)
     }
 
+    /// Whether a live process of that pid is known.
+    pub(super) fn is_tracked(&self, pid: u32) -> bool {
+        self.live.lock().get(&pid).is_some_and(|tracked| !tracked.has_ended())
+    }
+
     async fn watch_simulated(self: Arc<Self>, tracked: Arc<Tracked>) {
         loop {
             tracked.wait_for_sessions().await;

@@ -65,6 +65,32 @@ pub struct DeviceInfo {
     pub dram_banks: Option<Banks>,
     /// The L1 banks, where the product is known.
     pub l1_banks: Option<Banks>,
+    /// The board's serial number, in hexadecimal.
+    pub serial: Option<String>,
+    /// The version of its firmware bundle.
+    pub firmware: Option<String>,
+    /// Who holds it open and reports nothing; `None` where the driver does not tell.
+    pub untracked: Option<Untracked>,
+}
+
+/// Processes that hold a device open and report nothing.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Untracked {
+    /// How many.
+    pub processes: u64,
+    /// Some of them.
+    pub named: Vec<UntrackedProcess>,
+}
+
+/// A process that reports nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UntrackedProcess {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name.
+    pub name: String,
+    /// Its user's name, or the id where there is none.
+    pub user: String,
 }
 
 impl DeviceInfo {

@@ -241,6 +241,17 @@ pub const METRICS: &[Metric] = &[
         samples: Samples::Device(|device| Some(Value::Unsigned(device.processes))),
     },
     Metric {
+        name: "ttmem_device_untracked_processes",
+        kind: Kind::Gauge,
+        unit: "{process}",
+        labels: &["device"],
+        help: "Processes that hold a device open and report nothing; absent where the kernel driver does not tell.",
+        opentelemetry: Some("tenstorrent.process.untracked"),
+        samples: Samples::Device(|device| {
+            device.info.untracked.as_ref().map(|untracked| Value::Unsigned(untracked.processes))
+        }),
+    },
+    Metric {
         name: "ttmem_device_orphaned_bytes_total",
         kind: Kind::Counter,
         unit: "By",

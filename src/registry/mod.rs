@@ -28,7 +28,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 pub use cell::{Cell, Counters};
-pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory};
+pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Untracked, UntrackedProcess};
 pub use events::{ConnectionLayout, Event, EventCounters, EventSnapshot, Loss, Rejection};
 pub use histogram::{HistogramSnapshot, Scale};
 pub use ledger::{

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::registry::{
     BufferPage, BufferSnapshot, Cursor, DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot,
-    Snapshot, Time,
+    Snapshot, Time, Untracked as NotReporting,
 };
 
 /// The answer to /api/v1/devices.
@@ -33,13 +33,42 @@ pub struct Device {
     /// Its address on the PCI bus.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pci_bus_id: Option<String>,
+    /// Its board's serial number, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub serial: Option<String>,
+    /// The version of its firmware bundle.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub firmware: Option<String>,
     /// Where the limits come from.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub capacity_source: Option<String>,
     /// Live processes that use it.
     pub processes: u64,
+    /// Processes that hold it open and report nothing; absent where the kernel driver does not tell.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub untracked: Option<Untracked>,
     /// Its memory, by type.
     pub memory: Vec<DeviceMemory>,
+}
+
+/// Processes that hold a device open and report nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Untracked {
+    /// How many.
+    pub processes: u64,
+    /// Some of them.
+    pub named: Vec<UntrackedProcess>,
+}
+
+/// A process that reports nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UntrackedProcess {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name.
+    pub process: String,
+    /// Its user.
+    pub user: String,
 }
 
 /// A device's memory of one type.
@@ -189,10 +218,24 @@ impl Device {
             board: info.board.clone(),
             asic_id: info.asic_id.clone(),
             pci_bus_id: info.pci_bus_id.clone(),
+            serial: info.serial.clone(),
+            firmware: info.firmware.clone(),
             capacity_source: info.capacity_source.map(Into::into),
             processes: device.processes,
+            untracked: info.untracked.as_ref().map(Untracked::of),
             memory: device.memory.iter().map(DeviceMemory::of).collect(),
         }
+    }
+}
+
+impl Untracked {
+    fn of(untracked: &NotReporting) -> Untracked {
+        let named = untracked.named.iter().map(|process| UntrackedProcess {
+            pid: process.pid,
+            process: process.name.clone(),
+            user: process.user.clone(),
+        });
+        Untracked { processes: untracked.processes, named: named.collect() }
     }
 }
 
