@@ -36,7 +36,7 @@ pub use ledger::{
 };
 pub use listing::{BufferFilter, BufferPage, BufferSnapshot, Cursor};
 pub use memory_type::MemoryType;
-pub use process::{Identity, Process, ProcessInfo, Source};
+pub use process::{Identity, Process, ProcessInfo, Rendering, Source};
 pub use snapshot::{
     DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot, Time,
 };

@@ -1,7 +1,7 @@
 //! One process: who it is, and the locked and the published half of what it holds.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
@@ -54,6 +54,19 @@ pub struct ProcessInfo {
     pub source: Source,
 }
 
+/// What may be kept of a process's labels, rendered for a family of formats.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rendering {
+    /// The text formats.
+    Text,
+    /// Prometheus' protobuf format.
+    Protobuf,
+}
+
+impl Rendering {
+    const COUNT: usize = 2;
+}
+
 /// A process that holds or held memory.
 pub struct Process {
     identity: Identity,
@@ -66,6 +79,7 @@ pub struct Process {
     cells: ArcSwap<Vec<Arc<Cell>>>,
     /// When it ended, in monotonic nanoseconds plus one; 0 while it lives.
     ended_ns_plus_one: AtomicU64,
+    rendered: [OnceLock<Box<[u8]>>; Rendering::COUNT],
 }
 
 impl std::fmt::Debug for Process {
@@ -87,6 +101,7 @@ impl Process {
             ledger: Mutex::default(),
             cells: ArcSwap::default(),
             ended_ns_plus_one: AtomicU64::new(0),
+            rendered: Default::default(),
         }
     }
 
@@ -113,6 +128,11 @@ impl Process {
     /// Whether its end has been seen, and its memory reclaimed.
     pub fn has_ended(&self) -> bool {
         self.ended_ns().is_some()
+    }
+
+    /// What a view has made of that which never changes about it, made when it is first asked for.
+    pub fn rendered(&self, rendering: Rendering, render: impl FnOnce(&Process) -> Vec<u8>) -> &[u8] {
+        self.rendered[rendering as usize].get_or_init(|| render(self).into_boxed_slice())
     }
 
     /// The buffers that it holds.

@@ -145,9 +145,9 @@ impl Snapshot {
         // Read first: what they tell of has then been done to what is read after them.
         let events = registry.events().snapshot();
         let world = registry.world();
-        let mut sums: BTreeMap<(u16, MemoryType), Sum> = BTreeMap::new();
-        for (place, counters) in world.retired.iter() {
-            sums.entry(*place).or_default().add(counters);
+        let mut sums = Sums::default();
+        for ((device, memory_type), counters) in world.retired.iter() {
+            sums.add(*device, *memory_type, counters);
         }
         let mut users: BTreeMap<u16, u64> = BTreeMap::new();
         let mut processes = Vec::with_capacity(world.processes.len());
@@ -156,7 +156,7 @@ impl Snapshot {
             let mut memory: Vec<_> = process.cells().iter().map(|cell| read(cell)).collect();
             memory.sort_unstable_by_key(|memory| (memory.device, memory.memory_type));
             for place in &memory {
-                sums.entry((place.device, place.memory_type)).or_default().add(&place.counters);
+                sums.add(place.device, place.memory_type, &place.counters);
             }
             if !has_ended {
                 let devices = memory.chunk_by(|left, right| left.device == right.device);
@@ -171,6 +171,24 @@ impl Snapshot {
 
 fn read(cell: &super::Cell) -> ProcessMemory {
     ProcessMemory { device: cell.device(), memory_type: cell.memory_type(), counters: cell.read() }
+}
+
+/// Sums by device and memory type, as many devices as there are in use.
+#[derive(Default)]
+struct Sums(Vec<[Option<Sum>; MemoryType::COUNT]>);
+
+impl Sums {
+    fn add(&mut self, device: u16, memory_type: MemoryType, counters: &Counters) {
+        let device = usize::from(device);
+        if self.0.len() <= device {
+            self.0.resize_with(device + 1, Default::default);
+        }
+        self.0[device][memory_type.index()].get_or_insert_default().add(counters);
+    }
+
+    fn of(&self, device: u16, memory_type: MemoryType) -> Option<&Sum> {
+        self.0.get(usize::from(device))?[memory_type.index()].as_ref()
+    }
 }
 
 /// The sum of several processes' counters in one place.
@@ -191,16 +209,11 @@ impl Sum {
     }
 }
 
-fn device_snapshot(
-    device: &Device,
-    sums: &BTreeMap<(u16, MemoryType), Sum>,
-    users: &BTreeMap<u16, u64>,
-    time: Time,
-) -> DeviceSnapshot {
+fn device_snapshot(device: &Device, sums: &Sums, users: &BTreeMap<u16, u64>, time: Time) -> DeviceSnapshot {
     let index = device.index();
     let info = Arc::clone(&device.info());
     let memory = MemoryType::ALL.into_iter().filter_map(|memory_type| {
-        let sum = sums.get(&(index, memory_type));
+        let sum = sums.of(index, memory_type);
         if sum.is_none() && !memory_type.is_allocated_by_every_runtime() {
             return None;
         }

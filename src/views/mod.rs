@@ -1,6 +1,7 @@
 //! Pure functions from a snapshot to bytes: the METRICS table walked once, and one module for each format.
 
 pub mod exposition;
+mod series;
 
 pub mod protobuf;
 pub mod text;

@@ -4,8 +4,8 @@
 //! before it afterwards.
 
 use super::exposition::{Exposition, FamilyHead};
-use crate::registry::HistogramSnapshot;
 use crate::registry::metrics::{Kind, Value};
+use crate::registry::{HistogramSnapshot, Rendering};
 
 /// Field numbers of the schema's messages.
 mod field {
@@ -54,22 +54,37 @@ pub struct Protobuf {
 }
 
 impl Protobuf {
-    /// All families.
-    pub fn finish(mut self) -> Vec<u8> {
-        self.end_family();
-        self.out
-    }
-
     fn end_family(&mut self) {
         if self.kind.take().is_some() {
             insert_length(&mut self.out, self.family_start);
         }
+        self.family_start = self.out.len();
     }
 
-    fn metric(&mut self, labels: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
+    fn metric(&mut self, labels: &[&[u8]], value: impl FnOnce(&mut Vec<u8>)) {
         message(&mut self.out, field::FAMILY_METRIC, |out| {
-            out.extend_from_slice(labels);
+            for part in labels {
+                out.extend_from_slice(part);
+            }
             value(out);
+        });
+    }
+
+    fn number(&mut self, labels: &[&[u8]], value: Value, since: f64) {
+        let value = match value {
+            Value::Unsigned(value) => value as f64,
+            Value::Signed(value) => value as f64,
+            Value::Float(value) => value,
+        };
+        let is_counter = self.kind == Some(Kind::Counter);
+        self.metric(labels, |out| {
+            let number = if is_counter { field::METRIC_COUNTER } else { field::METRIC_GAUGE };
+            message(out, number, |out| {
+                double(out, field::NUMBER_VALUE, value);
+                if is_counter {
+                    timestamp(out, field::COUNTER_CREATED, since);
+                }
+            });
         });
     }
 }
@@ -77,6 +92,8 @@ impl Protobuf {
 impl Exposition for Protobuf {
     /// Label messages, encoded.
     type Labels = Vec<u8>;
+
+    const RENDERING: Rendering = Rendering::Protobuf;
 
     fn labels(pairs: &[(&str, &str)]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -89,9 +106,16 @@ impl Exposition for Protobuf {
         out
     }
 
+    fn leading_labels(pairs: &[(&str, &str)]) -> Vec<u8> {
+        Protobuf::labels(pairs)
+    }
+
+    fn closing_labels(pairs: &[(&str, &str)]) -> Vec<u8> {
+        Protobuf::labels(pairs)
+    }
+
     fn family(&mut self, head: &FamilyHead<'_>) {
         self.end_family();
-        self.family_start = self.out.len();
         self.kind = Some(head.kind);
         text(&mut self.out, field::FAMILY_NAME, head.name);
         text(&mut self.out, field::FAMILY_HELP, head.help);
@@ -111,25 +135,15 @@ impl Exposition for Protobuf {
     }
 
     fn sample(&mut self, labels: &Vec<u8>, value: Value, since: f64) {
-        let value = match value {
-            Value::Unsigned(value) => value as f64,
-            Value::Signed(value) => value as f64,
-            Value::Float(value) => value,
-        };
-        let is_counter = self.kind == Some(Kind::Counter);
-        self.metric(labels, |out| {
-            let number = if is_counter { field::METRIC_COUNTER } else { field::METRIC_GAUGE };
-            message(out, number, |out| {
-                double(out, field::NUMBER_VALUE, value);
-                if is_counter {
-                    timestamp(out, field::COUNTER_CREATED, since);
-                }
-            });
-        });
+        self.number(&[labels], value, since);
+    }
+
+    fn sample_in_parts(&mut self, leading: &[u8], closing: &[u8], value: Value, since: f64) {
+        self.number(&[leading, closing], value, since);
     }
 
     fn histogram(&mut self, labels: &Vec<u8>, histogram: &HistogramSnapshot, since: f64) {
-        self.metric(labels, |out| {
+        self.metric(&[labels], |out| {
             message(out, field::METRIC_HISTOGRAM, |out| {
                 varint_field(out, field::HISTOGRAM_COUNT, histogram.count());
                 double(out, field::HISTOGRAM_SUM, histogram.sum());
@@ -143,6 +157,22 @@ impl Exposition for Protobuf {
                 timestamp(out, field::HISTOGRAM_CREATED, since);
             });
         });
+    }
+
+    /// A family's length stands before it, so it is sent as a whole.
+    fn ready_bytes(&self) -> usize {
+        self.family_start
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        let rest = self.out.split_off(self.family_start);
+        self.family_start = 0;
+        std::mem::replace(&mut self.out, rest)
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.end_family();
+        self.out
     }
 }
 

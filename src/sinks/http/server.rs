@@ -162,7 +162,7 @@ async fn agree(
     TlsAcceptor::from(tls).accept(stream).await
 }
 
-async fn respond(sources: &Sources, request: &Request<Incoming>, peer: Peer) -> Response<Body> {
+async fn respond(sources: &Arc<Sources>, request: &Request<Incoming>, peer: Peer) -> Response<Body> {
     let access = sources.access();
     let mut response = match sources.web.admit(&access, request, peer).await {
         Ok(()) => routes::answer(sources, request).await,
