@@ -50,9 +50,12 @@ impl Default for List {
     }
 }
 
-/// Where a record lies until it is removed.
+/// Where a record lies until it is removed, and the hash that it was found by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Slot(u32);
+pub(super) struct Slot {
+    number: u32,
+    hash: u32,
+}
 
 /// Records beside each other, and those of them that are vacant.
 struct Chunk {
@@ -96,21 +99,22 @@ impl Buffers {
             let record = self.record(slot);
             record.id == id && record.device == device
         };
-        self.index.find(self.hash(device, id), is_wanted).map(Slot)
+        let hash = self.hash(device, id);
+        self.index.find(hash, is_wanted).map(|number| Slot { number, hash })
     }
 
     pub(super) fn get(&self, slot: Slot) -> &Record {
-        self.record(slot.0)
+        self.record(slot.number)
     }
 
     pub(super) fn add_reference(&mut self, slot: Slot) {
-        let record = self.record_mut(slot.0);
+        let record = self.record_mut(slot.number);
         record.references = record.references.saturating_add(1);
     }
 
     /// Takes one reference away; true when it was the last.
     pub(super) fn remove_reference(&mut self, slot: Slot) -> bool {
-        let record = self.record_mut(slot.0);
+        let record = self.record_mut(slot.number);
         record.references -= 1;
         record.references == 0
     }
@@ -146,8 +150,8 @@ impl Buffers {
 
     /// Removes a buffer from the index and its list.
     pub(super) fn remove(&mut self, list: &mut List, slot: Slot) -> Record {
-        let record = *self.record(slot.0);
-        self.index.remove(self.hash(record.device, record.id), slot.0);
+        let record = *self.record(slot.number);
+        self.index.remove(slot.hash, slot.number);
         match record.previous {
             NONE => list.oldest = record.next,
             previous => self.record_mut(previous).next = record.next,
@@ -156,7 +160,7 @@ impl Buffers {
             NONE => list.newest = record.previous,
             next => self.record_mut(next).previous = record.previous,
         }
-        self.vacate(slot.0);
+        self.vacate(slot.number);
         record
     }
 
