@@ -77,17 +77,13 @@ impl Index {
 
     /// Adds a slot that is not there yet.
     pub(super) fn insert(&mut self, hash: u32, slot: u32) {
-        if self.directory.is_empty() {
-            self.segments.push(Segment::default());
-            self.directory.push(0);
+        let mut segment = self.segment_of(hash).unwrap_or_else(|| self.begin());
+        while self.is_to_be_split(segment) {
+            self.split(segment);
+            segment = self.segment_of(hash).unwrap_or(segment);
         }
-        while let Some(full) = self.segment_of(hash).filter(|segment| self.is_to_be_split(*segment)) {
-            self.split(full);
-        }
-        if let Some(segment) = self.segment_of(hash) {
-            self.segments[segment].insert(Entry { slot, hash });
-            self.len += 1;
-        }
+        self.segments[segment].insert(Entry { slot, hash });
+        self.len += 1;
     }
 
     /// Removes a slot that is there.
@@ -109,12 +105,21 @@ impl Index {
         self.directory.get(place).map(|segment| *segment as usize)
     }
 
+    /// Makes the first segment: the directory is empty until something is to be found in it.
+    #[cold]
+    fn begin(&mut self) -> usize {
+        self.segments.push(Segment::default());
+        self.directory.push(0);
+        0
+    }
+
     fn is_to_be_split(&self, segment: usize) -> bool {
         let segment = &self.segments[segment];
         segment.entries.len() >= SEGMENT_ENTRIES_MAX && segment.depth < DEPTH_MAX
     }
 
     /// Deals a segment's entries out to two by the next bit of their hashes.
+    #[cold]
     fn split(&mut self, segment: usize) {
         let depth = self.segments[segment].depth;
         if self.directory.len() == 1 << depth {
