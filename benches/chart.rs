@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::report::Report;
+use super::report::{Report, readable};
 
 /// What is drawn of a row, from top to bottom, and what the axis says.
 const FIGURES: [(&str, &str); 3] = [
@@ -94,6 +94,21 @@ fn panel(svg: &mut String, (left, top): (f64, f64), title: &str, grows_by: &str,
         "<polyline points=\"{}\" fill=\"none\" stroke=\"{LINE}\" stroke-width=\"2\"/>",
         path.join(" ")
     );
+    // The ends in figures; what lies between tells its own when it is pointed at.
+    for (point, anchor) in points
+        .first()
+        .map(|first| (first, "start"))
+        .into_iter()
+        .chain(points.last().map(|last| (last, "end")))
+    {
+        let _ = writeln!(
+            svg,
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"{LINE}\">{}</text>",
+            x(point.0),
+            y(point.1) - 7.0,
+            readable(point.1),
+        );
+    }
     for (size, value) in points {
         let _ = writeln!(
             svg,

@@ -59,13 +59,15 @@ struct Contender {
     times_us: Vec<f64>,
     /// The median, by round.
     medians: Vec<f64>,
+    /// What the server has used for them.
+    cpu_seconds: f64,
 }
 
 impl Contender {
     fn start(bench: &Bench, subject: Subject) -> anyhow::Result<Self> {
         let server = Server::start(bench, subject)?;
         let client = Client::connect(&server)?;
-        Ok(Self { server, client, times_us: Vec::new(), medians: Vec::new() })
+        Ok(Self { server, client, times_us: Vec::new(), medians: Vec::new(), cpu_seconds: 0.0 })
     }
 
     fn round(&mut self, exchanges: usize, exchange: Exchange) -> anyhow::Result<()> {
@@ -73,9 +75,11 @@ impl Contender {
             exchange(&mut self.client)?;
         }
         let mut times_us = Vec::with_capacity(exchanges);
+        let cpu_before = self.server.cpu_seconds()?;
         for _ in 0..exchanges {
             times_us.push(exchange(&mut self.client)?);
         }
+        self.cpu_seconds += self.server.cpu_seconds()? - cpu_before;
         self.medians.push(Spread::of(&times_us).median);
         self.times_us.append(&mut times_us);
         Ok(())
@@ -91,6 +95,10 @@ impl Contender {
                 figure("p99_us", 0.99),
                 figure("p99.9_us", 0.999),
                 figure("max_us", 1.0),
+                Figure {
+                    name: "cpu_seconds_per_million",
+                    value: self.cpu_seconds * 1e6 / self.times_us.len() as f64,
+                },
                 Figure { name: "peak_resident_mb", value: self.server.peak_resident_mb()? },
             ],
         })

@@ -198,7 +198,7 @@ fn align(text: &mut String, lines: &[Vec<String>]) {
 }
 
 /// Three significant digits or all that stand before the point, in groups of three; a dash where nothing was measured.
-fn readable(value: f64) -> String {
+pub(super) fn readable(value: f64) -> String {
     if value.is_nan() {
         return "-".to_owned();
     }

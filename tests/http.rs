@@ -520,7 +520,7 @@ fn the_exposition_has_every_metric_once_with_help_and_type() {
     assert!(collected >= 6, "the daemon's own process is there, too");
 
     let samples: usize = families.iter().map(|family| family.samples.len()).sum();
-    let metrics = support::Metrics::parse(&text);
+    let metrics = Metrics::parse(&text);
     assert_eq!(metrics.sum("ttmem_series", &[]), samples as f64, "the daemon counts its series");
     for family in families.iter().filter(|family| family.kind == "histogram") {
         check_histogram(family);

@@ -333,7 +333,7 @@ impl<E: Exposition> Family<'_, E> {
         self.begin();
         self.to.histogram(labels, histogram, since);
         // Buckets, the one without a bound, sum and count; one sample has been counted already.
-        self.samples += histogram.classic().count() as u64 + 2;
+        self.samples += histogram.classic().len() as u64 + 2;
     }
 
     /// Counts a sample, and writes the head before the first.

@@ -116,6 +116,7 @@ impl<E: Exposition> Series<E> {
             let before = series.process_memory.len();
             for (held, memory) in process.memory.iter().zip(0..) {
                 if shown.shows(owner as usize, held.device) {
+                    // The device has a row for it: the snapshot has summed that from these very places.
                     let labels = labels_of[usize::from(held.device)][held.memory_type.index()];
                     series.process_memory.push((labels, Place { owner, memory }));
                 }
