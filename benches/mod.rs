@@ -8,6 +8,7 @@
 
 mod chart;
 mod clients;
+mod exporting;
 mod growth;
 mod http;
 mod latency;
@@ -53,6 +54,11 @@ const ROWS: &[Row] = &[
         name: "reports-batched",
         about: "8 client processes report over the socket, 64 frames per send()",
         measure: throughput::batched,
+    },
+    Row {
+        name: "reports-exporting",
+        about: "the same, with everything exported over OTLP and without",
+        measure: exporting::beside_none,
     },
     Row {
         name: "report",

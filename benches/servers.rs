@@ -32,6 +32,8 @@ pub(super) enum Subject {
     Ttmem,
     /// The daemon, believing whatever pid a frame claims, and showing all of them.
     TtmemTrusting,
+    /// The daemon, exporting to a collector at that address.
+    TtmemExporting(SocketAddr),
     Seed,
     Blocking,
 }
@@ -42,6 +44,7 @@ impl Subject {
         match self {
             Self::Limit => "limit",
             Self::Ttmem | Self::TtmemTrusting => "ttmem",
+            Self::TtmemExporting(_) => "exporting",
             Self::Seed => "seed",
             Self::Blocking => "blocking",
         }
@@ -49,7 +52,7 @@ impl Subject {
 
     fn role(self) -> &'static str {
         match self {
-            Self::Ttmem | Self::TtmemTrusting => "daemon",
+            Self::Ttmem | Self::TtmemTrusting | Self::TtmemExporting(_) => "daemon",
             yardstick => yardstick.name(),
         }
     }
@@ -80,6 +83,9 @@ impl Server {
             Subject::TtmemTrusting => {
                 command.args(["--", "--trust-claimed-pids", "--processes-max", "100000"]);
             }
+            Subject::TtmemExporting(collector) => {
+                command.args(["--", "--otlp-endpoint", &format!("http://{collector}")]);
+            }
             Subject::Seed => {
                 let lines = bench.directory.path().join("seed.lines");
                 command.stdout(File::create(&lines)?);
@@ -89,7 +95,7 @@ impl Server {
         }
         let mut child = OwnedChild::spawn(&mut command)?;
         let http = match subject {
-            Subject::Ttmem | Subject::TtmemTrusting => {
+            Subject::Ttmem | Subject::TtmemTrusting | Subject::TtmemExporting(_) => {
                 Some(child.until_ready(&log, || listening_address(&log))?)
             }
             Subject::Limit | Subject::Seed | Subject::Blocking => None,

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod heap;
 pub mod socket;
+pub mod throttle;
 
 pub mod ingest;
 

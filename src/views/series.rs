@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::exposition::Exposition;
+use super::exposition::{Exposition, kubernetes_labels};
 use crate::registry::metrics::Samples;
-use crate::registry::{DeviceSnapshot, MemorySnapshot, MemoryType, ProcessMemory, ProcessSnapshot, Snapshot};
+use crate::registry::{
+    ContainerMemory, DeviceSnapshot, MemorySnapshot, MemoryType, ProcessMemory, ProcessSnapshot, Snapshot,
+};
 
 /// Which processes have series of their own on which device. Ranked by their peak: it only grows, so the choice is steady, and whoever
 /// holds much is among them.
@@ -70,18 +72,35 @@ impl CrowdedDevice {
 pub(super) struct Series<E: Exposition> {
     /// Per device.
     devices: Vec<E::Labels>,
-    device_memory: Vec<(E::Labels, Place)>,
+    device_memory: Vec<(E::Labels, Position)>,
     /// Processes that are shown.
     processes: Vec<u32>,
     /// What they hold, and which of the leading labels it has.
-    process_memory: Vec<(u32, Place)>,
+    process_memory: Vec<(u32, Position)>,
     /// The labels of a device's memory, to be followed by those of a process.
     leading: Vec<Vec<u8>>,
+    /// With the beginning of each container's counters, in seconds since the epoch.
+    container_memory: Vec<(E::Labels, f64, Position)>,
 }
 
-/// A place in a snapshot: which device or process, and which of its memory.
+/// Where a process holds memory.
+pub struct Place<'a> {
+    device: u16,
+    memory_type: MemoryType,
+    /// What the format has rendered of it.
+    pub(super) leading: &'a [u8],
+}
+
+impl Place<'_> {
+    /// Its labels.
+    pub(super) fn pairs<'b>(&self, index: &'b mut itoa::Buffer) -> [(&'static str, &'b str); 2] {
+        [("device", index.format(self.device)), ("memory_type", self.memory_type.name())]
+    }
+}
+
+/// A position in a snapshot: which device, process or container, and which of its memory.
 #[derive(Clone, Copy)]
-struct Place {
+struct Position {
     owner: u32,
     memory: u32,
 }
@@ -94,6 +113,7 @@ impl<E: Exposition> Series<E> {
             device_memory: Vec::new(),
             processes: Vec::with_capacity(snapshot.processes.len()),
             leading: Vec::new(),
+            container_memory: Vec::new(),
             process_memory: Vec::with_capacity(
                 snapshot.processes.iter().map(|process| process.memory.len()).sum(),
             ),
@@ -108,7 +128,7 @@ impl<E: Exposition> Series<E> {
                 labels_of[usize::from(device.index)][held.memory_type.index()] =
                     series.device_memory.len() as u32;
                 let pairs = [("device", index), ("memory_type", held.memory_type.name())];
-                series.device_memory.push((E::labels(&pairs), Place { owner, memory }));
+                series.device_memory.push((E::labels(&pairs), Position { owner, memory }));
                 series.leading.push(E::leading_labels(&pairs));
             }
         }
@@ -118,26 +138,43 @@ impl<E: Exposition> Series<E> {
                 if shown.shows(owner as usize, held.device) {
                     // The device has a row for it: the snapshot has summed that from these very places.
                     let labels = labels_of[usize::from(held.device)][held.memory_type.index()];
-                    series.process_memory.push((labels, Place { owner, memory }));
+                    series.process_memory.push((labels, Position { owner, memory }));
                 }
             }
             if series.process_memory.len() > before {
                 series.processes.push(owner);
             }
         }
+        series.add_containers(snapshot);
         series
+    }
+
+    fn add_containers(&mut self, snapshot: &Snapshot) {
+        let mut index = itoa::Buffer::new();
+        for (container, owner) in snapshot.containers.iter().zip(0..) {
+            let names = kubernetes_labels(container.names.as_ref());
+            let since = snapshot.time.unix_seconds_of(container.since_ns);
+            for (held, memory) in container.memory.iter().zip(0..) {
+                let place = [("device", index.format(held.device)), ("memory_type", held.memory_type.name())];
+                let labels = E::labels(&[&place[..], &names[..]].concat());
+                self.container_memory.push((labels, since, Position { owner, memory }));
+            }
+        }
     }
 
     /// How many rows a family has at most.
     pub(super) fn rows(&self, samples: &Samples) -> usize {
         match samples {
             Samples::Memory(_)
+            | Samples::Allocations(..)
             | Samples::MemoryHistogram(_)
+            | Samples::Failures(_)
             | Samples::Drift(_)
             | Samples::SuppressedMemory => self.device_memory.len(),
             Samples::Device(_) | Samples::DeviceInfo | Samples::Suppressed => self.devices.len(),
             Samples::ProcessMemory(_) => self.process_memory.len(),
             Samples::Process(_) | Samples::ProcessInfo => self.processes.len(),
+            Samples::ContainerMemory(_) => self.container_memory.len(),
             // They are few, and written at once.
             Samples::Rows(_) | Samples::Connections(_) | Samples::Series | Samples::Daemon => 1,
         }
@@ -162,9 +199,9 @@ impl<'a, E: Exposition> View<'a, E> {
         &self,
     ) -> impl Iterator<Item = (&'a E::Labels, &'a DeviceSnapshot, &'a MemorySnapshot)> {
         let snapshot = self.snapshot;
-        self.series.device_memory[self.rows.clone()].iter().map(|(labels, place)| {
-            let device = &snapshot.devices[place.owner as usize];
-            (labels, device, &device.memory[place.memory as usize])
+        self.series.device_memory[self.rows.clone()].iter().map(|(labels, position)| {
+            let device = &snapshot.devices[position.owner as usize];
+            (labels, device, &device.memory[position.memory as usize])
         })
     }
 
@@ -175,19 +212,21 @@ impl<'a, E: Exposition> View<'a, E> {
 
     pub(super) fn process_memory(
         &self,
-    ) -> impl Iterator<Item = (&'a [u8], &'a ProcessSnapshot, &'a ProcessMemory)> {
+    ) -> impl Iterator<Item = (Place<'a>, &'a ProcessSnapshot, &'a ProcessMemory)> {
         let (snapshot, series) = (self.snapshot, self.series);
-        series.process_memory[self.rows.clone()].iter().map(|(leading, place)| {
-            let process = &snapshot.processes[place.owner as usize];
-            (series.leading[*leading as usize].as_slice(), process, &process.memory[place.memory as usize])
+        series.process_memory[self.rows.clone()].iter().map(|(leading, position)| {
+            let process = &snapshot.processes[position.owner as usize];
+            let memory = &process.memory[position.memory as usize];
+            let ProcessMemory { device, memory_type, .. } = *memory;
+            (Place { device, memory_type, leading: &series.leading[*leading as usize] }, process, memory)
         })
     }
-}
 
-/// The labels that are kept with a process, rendered with its first series.
-pub(super) fn process_labels<E: Exposition>(process: &ProcessSnapshot) -> &[u8] {
-    process.process.rendered(E::RENDERING, |process| {
-        let pid = process.pid().to_string();
-        E::closing_labels(&[("pid", &pid), ("process", &process.info().name)])
-    })
+    pub(super) fn container_memory(&self) -> impl Iterator<Item = (&'a E::Labels, f64, &'a ContainerMemory)> {
+        let snapshot = self.snapshot;
+        self.series.container_memory[self.rows.clone()].iter().map(|(labels, since, position)| {
+            let container = &snapshot.containers[position.owner as usize];
+            (labels, *since, &container.memory[position.memory as usize])
+        })
+    }
 }

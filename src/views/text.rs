@@ -1,10 +1,13 @@
 //! Prometheus' text formats and OpenMetrics' from one writer: they differ in a few lines around the same samples.
 
+use std::collections::BTreeMap;
 use std::io::Write;
+use std::ops::Bound;
 
-use super::exposition::{Exposition, FamilyHead, PIECE_BYTES};
+use super::exposition::{ByteFormat, Exposition, FamilyHead, Mark, PIECE_BYTES};
+use super::series::Place;
 use crate::registry::metrics::{Kind, Value};
-use crate::registry::{HistogramSnapshot, Rendering};
+use crate::registry::{HistogramSnapshot, Process, Rendering};
 
 /// Which text format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,18 +60,35 @@ impl Text {
         self.push(" ");
     }
 
-    fn count(&mut self, suffix: &str, labels: &str, more: &[&str], count: u64) {
+    fn count(&mut self, suffix: &str, labels: &str, more: &[&str], count: u64, mark: Option<&Mark>) {
         self.open(suffix, labels, more);
-        self.value(Value::Unsigned(count));
+        self.value(Value::Unsigned(count), mark);
     }
 
-    fn value(&mut self, value: Value) {
+    /// The end of a line: a value, and in OpenMetrics its exemplar.
+    fn value(&mut self, value: Value, mark: Option<&Mark>) {
         match value {
             Value::Unsigned(value) => self.push(itoa::Buffer::new().format(value)),
             Value::Signed(value) => self.push(itoa::Buffer::new().format(value)),
             Value::Float(value) => push_float(&mut self.out, value),
         }
+        if let (Some(mark), Dialect::OpenMetrics) = (mark, self.dialect) {
+            let Mark { trace_id, span_id, value, at_unix_ns } = mark;
+            let seconds = *at_unix_ns as f64 / 1e9;
+            let ids = format_args!("trace_id=\"{trace_id}\",span_id=\"{span_id}\"");
+            // Writing into memory cannot fail.
+            let _ = write!(self.out, " # {{{ids}}} {value} {seconds:.3}");
+        }
         self.out.push(b'\n');
+    }
+
+    fn number(&mut self, labels: &str, value: Value, since: f64, mark: Option<&Mark>) {
+        let is_counter = self.kind == Kind::Counter;
+        self.open(if is_counter { "_total" } else { "" }, labels, &[]);
+        self.value(value, mark);
+        if is_counter {
+            self.created(labels, since);
+        }
     }
 
     fn created(&mut self, labels: &str, since: f64) {
@@ -91,8 +111,6 @@ impl Text {
 impl Exposition for Text {
     type Labels = String;
 
-    const RENDERING: Rendering = Rendering::Text;
-
     fn labels(pairs: &[(&str, &str)]) -> String {
         let mut labels =
             String::with_capacity(pairs.iter().map(|(name, value)| name.len() + value.len() + 4).sum());
@@ -110,10 +128,6 @@ impl Exposition for Text {
 
     fn leading_labels(pairs: &[(&str, &str)]) -> Vec<u8> {
         (Text::labels(pairs) + ",").into_bytes()
-    }
-
-    fn closing_labels(pairs: &[(&str, &str)]) -> Vec<u8> {
-        (Text::labels(pairs) + "} ").into_bytes()
     }
 
     fn family(&mut self, head: &FamilyHead<'_>) {
@@ -139,22 +153,23 @@ impl Exposition for Text {
     }
 
     fn sample(&mut self, labels: &String, value: Value, since: f64) {
-        let is_counter = self.kind == Kind::Counter;
-        self.open(if is_counter { "_total" } else { "" }, labels, &[]);
-        self.value(value);
-        if is_counter {
-            self.created(labels, since);
-        }
+        self.number(labels, value, since, None);
     }
 
-    fn sample_in_parts(&mut self, leading: &[u8], closing: &[u8], value: Value, since: f64) {
+    fn process_sample(&mut self, place: Option<&Place<'_>>, process: &Process, value: Value, since: f64) {
+        // They end the labels, whatever the dialect.
+        let own = process.rendered(Rendering::Text, |process| {
+            let pid = process.pid().to_string();
+            (Text::labels(&[("pid", &pid), ("process", &process.info().name)]) + "} ").into_bytes()
+        });
+        let leading = place.map_or(&[][..], |place| place.leading);
         self.out.reserve(LINE_BYTES);
-        for part in [self.head.as_bytes(), leading, closing] {
+        for part in [self.head.as_bytes(), leading, own] {
             self.out.extend_from_slice(part);
         }
-        self.value(value);
+        self.value(value, None);
         if self.kind == Kind::Counter && self.dialect == Dialect::OpenMetrics {
-            for part in [self.base.as_bytes(), b"_created{", leading, closing] {
+            for part in [self.base.as_bytes(), b"_created{", leading, own] {
                 self.out.extend_from_slice(part);
             }
             self.instant(since);
@@ -162,21 +177,41 @@ impl Exposition for Text {
     }
 
     fn histogram(&mut self, labels: &String, histogram: &HistogramSnapshot, since: f64) {
-        for (le, count) in histogram.classic() {
+        self.marked_histogram(labels, histogram, since, &BTreeMap::new());
+    }
+
+    fn marked_sample(&mut self, labels: &String, value: Value, since: f64, mark: &Mark) {
+        self.number(labels, value, since, Some(mark));
+    }
+
+    fn marked_histogram(
+        &mut self,
+        labels: &String,
+        histogram: &HistogramSnapshot,
+        since: f64,
+        marks: &BTreeMap<i32, Mark>,
+    ) {
+        let mut below = Bound::Unbounded;
+        for ((le, count), exponent) in histogram.classic().zip(histogram.scale().classic_exponents()) {
             let mut bound = le.to_string();
             // OpenMetrics wants a bound to look like a number with a fraction.
             if self.dialect == Dialect::OpenMetrics && !bound.contains('.') {
                 bound.push_str(".0");
             }
-            self.count("_bucket", labels, &[",le=\"", &bound, "\""], count);
+            let mark = Mark::last_in(marks, (below, Bound::Included(*exponent)));
+            self.count("_bucket", labels, &[",le=\"", &bound, "\""], count, mark);
+            below = Bound::Excluded(*exponent);
         }
-        self.count("_bucket", labels, &[",le=\"+Inf\""], histogram.count());
+        let mark = Mark::last_in(marks, (below, Bound::Unbounded));
+        self.count("_bucket", labels, &[",le=\"+Inf\""], histogram.count(), mark);
         self.open("_sum", labels, &[]);
-        self.value(Value::Float(histogram.sum()));
-        self.count("_count", labels, &[], histogram.count());
+        self.value(Value::Float(histogram.sum()), None);
+        self.count("_count", labels, &[], histogram.count(), None);
         self.created(labels, since);
     }
+}
 
+impl ByteFormat for Text {
     fn ready_bytes(&self) -> usize {
         self.out.len()
     }
@@ -223,8 +258,8 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::registry::{Identity, MemoryType, ProcessInfo, Registry, Source, Time};
-    use crate::views::exposition::{Selection, Walk};
+    use crate::registry::{Exemplar, Identity, MemoryType, ProcessInfo, Registry, Source, Time};
+    use crate::views::exposition::{Selection, Walk, expose};
     use crate::views::protobuf::Protobuf;
 
     const NOW: Time = Time { monotonic_ns: 3_000_000_000, unix_ns: 1_700_000_000_000_000_000 };
@@ -232,8 +267,7 @@ mod tests {
     fn expose_to(dialect: Dialect, registry: &Registry, names: &[&str], processes_max: usize) -> String {
         let names: HashSet<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut text = Text::new(dialect);
-        let mut walk = Walk::new(registry.snapshot(NOW), Selection { names, processes_max }, 0);
-        assert!(!walk.advance(&mut text, usize::MAX), "it is written at once");
+        expose(registry.snapshot(NOW), Selection { names, processes_max }, 0, &mut text);
         String::from_utf8(text.finish()).expect("text")
     }
 
@@ -250,6 +284,7 @@ mod tests {
                 uid: 0,
                 user: "root".into(),
                 cgroup: None,
+                container: None,
                 start_time_seconds: Some(1_699_999_999.5),
                 source: Source::Socket,
             },
@@ -295,7 +330,7 @@ mod tests {
                 "# TYPE ttmem_device_allocations_total counter",
                 "ttmem_device_memory_usage_bytes{device=\"0\",memory_type=\"dram\"} 5000",
                 "ttmem_process_memory_usage_bytes{device=\"0\",memory_type=\"dram\",pid=\"42\",process=\"llama\"} 5000",
-                "ttmem_process_info{pid=\"42\",process=\"llama\",user=\"root\",source=\"socket\"} 1",
+                "ttmem_process_info{pid=\"42\",process=\"llama\",user=\"root\",source=\"socket\",k8s_namespace_name=\"\",k8s_pod_name=\"\",k8s_container_name=\"\",k8s_pod_uid=\"\",container_id=\"\"} 1",
                 "ttmem_process_start_time_seconds{pid=\"42\",process=\"llama\"} 1699999999.5",
                 "ttmem_device_oldest_buffer_timestamp_seconds{device=\"0\",memory_type=\"dram\"} 1699999998",
                 "ttmem_buffer_size_bytes_bucket{device=\"0\",memory_type=\"dram\",le=\"4096\"} 0",
@@ -324,6 +359,38 @@ mod tests {
             ],
         );
         assert!(body.ends_with("\n# EOF\n"));
+    }
+
+    #[test]
+    fn a_buffer_with_a_span_stands_beside_the_bucket_that_it_is_in() {
+        let registry = Registry::new(1_000_000_000);
+        allocate(&registry, 42, "llama", 5000);
+        let exemplar = Exemplar {
+            trace_id: [0xab; 16],
+            span_id: [0xcd; 8],
+            size_bytes: 5000,
+            lifetime_ns: 1_500_000_000,
+            at_unix_ns: 1_700_000_000_250_000_000,
+        };
+        registry.exemplify(&[(0, MemoryType::Dram, exemplar)]);
+        let ids = format!("trace_id=\"{}\",span_id=\"{}\"", "ab".repeat(16), "cd".repeat(8));
+        let place = "device=\"0\",memory_type=\"dram\"";
+        let body = expose_to(Dialect::OpenMetrics, &registry, &[], 1000);
+        assert_has(
+            &body,
+            &[
+                &format!(
+                    "ttmem_buffer_size_bytes_bucket{{{place},le=\"16384.0\"}} 1 # {{{ids}}} 5000 1700000000.250"
+                ),
+                &format!("ttmem_buffer_size_bytes_bucket{{{place},le=\"65536.0\"}} 1"),
+                &format!("ttmem_device_allocations_total{{{place}}} 1 # {{{ids}}} 1 1700000000.250"),
+                &format!(
+                    "ttmem_device_allocated_bytes_total{{{place}}} 5000 # {{{ids}}} 5000 1700000000.250"
+                ),
+            ],
+        );
+        assert_eq!(body.matches(" # {").count(), 3, "nothing has been released");
+        assert!(!text(&registry).contains(" # {"), "Prometheus' own format has no place for them");
     }
 
     #[test]
@@ -364,7 +431,7 @@ mod tests {
         for pid in 1..=100 {
             allocate(&registry, pid, "model", u64::from(pid) * 1000);
         }
-        fn pieces<E: Exposition>(registry: &Registry, mut to: E, until_bytes: usize) -> Vec<Vec<u8>> {
+        fn pieces<E: ByteFormat>(registry: &Registry, mut to: E, until_bytes: usize) -> Vec<Vec<u8>> {
             let selection = Selection { names: HashSet::new(), processes_max: 90 };
             let mut walk = Walk::new(registry.snapshot(NOW), selection, 7);
             let mut pieces = Vec::new();

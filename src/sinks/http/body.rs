@@ -1,5 +1,6 @@
 //! What an answer is made of: bytes that are there, or pieces that are made as the client takes them.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,6 +13,15 @@ pub(super) enum Body {
     Whole(Full<Bytes>),
     /// Their lengths together are not known when the head is sent.
     Pieces(Box<dyn Iterator<Item = io::Result<Vec<u8>>> + Send>),
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Body::Whole(whole) => whole.fmt(f),
+            Body::Pieces(_) => f.write_str("Pieces"),
+        }
+    }
 }
 
 impl Body {

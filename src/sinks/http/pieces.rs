@@ -13,13 +13,13 @@ use super::daemon_metrics::Gathered;
 use super::negotiation::Coding;
 use crate::clock;
 use crate::registry::Snapshot;
-use crate::views::exposition::{Exposition, PIECE_BYTES, Selection, Walk};
+use crate::views::exposition::{ByteFormat, PIECE_BYTES, Selection, Walk};
 
 /// The fastest level: the body shrinks several times already, and the scraper is usually near.
 const ZSTD_LEVEL: i32 = 1;
 
 /// What is left to be written of an exposition.
-pub(super) struct Pieces<E: Exposition> {
+pub(super) struct Pieces<E: ByteFormat> {
     sources: Arc<Sources>,
     walk: Walk<E>,
     own: Gathered,
@@ -28,7 +28,7 @@ pub(super) struct Pieces<E: Exposition> {
     spent_ns: u64,
 }
 
-impl<E: Exposition> Pieces<E> {
+impl<E: ByteFormat> Pieces<E> {
     /// An exposition of a snapshot in a format. What was spent on it so far counts as its own.
     pub(super) fn new(
         sources: Arc<Sources>,
@@ -64,7 +64,7 @@ impl<E: Exposition> Pieces<E> {
     }
 }
 
-impl<E: Exposition> Iterator for Pieces<E> {
+impl<E: ByteFormat> Iterator for Pieces<E> {
     type Item = io::Result<Vec<u8>>;
 
     fn next(&mut self) -> Option<io::Result<Vec<u8>>> {

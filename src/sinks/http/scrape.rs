@@ -13,7 +13,8 @@ use super::pieces::Pieces;
 use super::problem::Problem;
 use super::{Body, Sources};
 use crate::clock;
-use crate::views::exposition::{Exposition, Selection};
+use crate::registry::Snapshot;
+use crate::views::exposition::{ByteFormat, Exposition, Selection, expose};
 use crate::views::protobuf::Protobuf;
 use crate::views::text::Text;
 
@@ -60,7 +61,7 @@ fn respond(body: Body, format: Format, coding: Coding) -> Response<Body> {
 }
 
 /// The snapshot and the first piece are made at once. A small answer is that piece, and says how long it is.
-fn body<E: Exposition + Send + 'static>(
+fn body<E: ByteFormat + Send + 'static>(
     sources: &Arc<Sources>,
     selection: Selection,
     to: E,
@@ -77,6 +78,19 @@ fn body<E: Exposition + Send + 'static>(
         return Ok(Body::whole(first));
     }
     Ok(Body::Pieces(Box::new(std::iter::once(Ok(first)).chain(pieces))))
+}
+
+impl Sources {
+    /// What a scrape would be told, in another format.
+    pub(in crate::sinks) fn write_to<E: Exposition>(&self, make: impl FnOnce(&Snapshot) -> E) -> E {
+        let selection = Selection { names: HashSet::new(), processes_max: self.processes_max };
+        let own = self.metrics.gather(&selection);
+        let snapshot = self.registry.snapshot(super::routes::now());
+        let mut to = make(&snapshot);
+        expose(snapshot, selection, own.samples(&to), &mut to);
+        own.write(&mut to);
+        to
+    }
 }
 
 /// The families asked for by `name[]`; none means all. A family that does not exist selects nothing, as for the libraries that have
@@ -107,7 +121,30 @@ fn patience(headers: &HeaderMap) -> Result<Duration, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::{DaemonMetrics, Web};
     use super::*;
+    use crate::registry::Registry;
+    use crate::views::trace::Host;
+
+    #[test]
+    fn a_scrape_whose_turn_does_not_come_in_its_time_is_refused() {
+        let metrics = DaemonMetrics::new("0.0.0", "none", 0.0).expect("new names");
+        let web = Web::load(None).expect("nothing to read");
+        let host = Host { name: "h".into(), id: "1".into(), boot_id: "2".into() };
+        let registry = Arc::new(Registry::new(0));
+        let sources = Arc::new(Sources::new(registry, metrics, 1, web, Arc::new(host)));
+        let request = Request::builder().header(TIMEOUT_HEADER, "0.1").body(()).expect("a header");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let others = sources.scrapes.acquire_many(SCRAPES_MAX as u32).await.expect("open");
+            let refused = answer(&sources, &request).await.expect_err("no turn is left").into_response();
+            assert_eq!(refused.status(), 503);
+            drop(others);
+            assert!(answer(&sources, &request).await.is_ok());
+        });
+    }
 
     #[test]
     fn a_scrape_waits_no_longer_than_its_scraper() {
