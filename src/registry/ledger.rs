@@ -15,7 +15,7 @@ use super::feed::{AllocationFailure, Ending, Occurrence};
 use super::histogram::{Observations, Scale};
 use super::process::TraceContext;
 use super::telling::{End, Release, Telling};
-use super::{Cell, Counters, MemoryType, Orphaned, Process, Registry};
+use super::{Cell, Counters, KernelKind, KernelTally, MemoryType, Orphaned, Process, Registry};
 
 /// The largest buffer that is believed: a tebibyte is more than any card or host of this field has.
 pub const BUFFER_BYTES_MAX: u64 = 1 << 40;
@@ -91,41 +91,6 @@ impl LedgerCell {
         self.is_dirty = false;
         self.readers.publish(&self.counters);
     }
-}
-
-/// What a kernel is loaded for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum KernelKind {
-    /// A program's own.
-    Application,
-    /// Routing between chips.
-    Fabric,
-    /// Feeding programs to the cores.
-    Dispatch,
-}
-
-impl KernelKind {
-    const COUNT: usize = 3;
-    const ALL: [KernelKind; Self::COUNT] =
-        [KernelKind::Application, KernelKind::Fabric, KernelKind::Dispatch];
-
-    /// Its name in the log.
-    pub const fn name(self) -> &'static str {
-        match self {
-            KernelKind::Application => "application",
-            KernelKind::Fabric => "fabric",
-            KernelKind::Dispatch => "dispatch",
-        }
-    }
-}
-
-/// Kernel code of one kind on one device.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct KernelTally {
-    /// Kernels loaded and not unloaded.
-    pub kernels: u64,
-    /// Their bytes.
-    pub bytes: u64,
 }
 
 /// Observations about one cell that its device does not know yet. A run of messages is mostly about one cell, so one is enough.
