@@ -10,8 +10,10 @@ mod error;
 mod file;
 mod flags;
 mod origin;
+mod otlp;
 mod products;
 mod settings;
+mod spans;
 mod values;
 mod web;
 mod written;
@@ -24,9 +26,14 @@ pub use device::{DEVICE_KEYS, DeviceConfig, DeviceKey};
 pub use error::{ConfigError, Place, Problem};
 pub use flags::arguments;
 pub use origin::{Loaded, Origin};
+pub use otlp::{OtlpConfig, OtlpEndpoint, OtlpHeaders, OtlpSignal};
 pub use products::{PRODUCTS, Product};
 pub use settings::{Kind, SETTINGS, Setting};
-pub use values::{Arch, ListenAddress, LogFormat, LogLevel, Range, SocketBufferTypes, SocketLayout};
+pub use spans::SpansConfig;
+pub use values::{
+    Arch, ListenAddress, LogFormat, LogLevel, OtlpCompression, OtlpHistograms, OtlpProtocol, OtlpTemporality,
+    Range, SocketBufferTypes, SocketLayout,
+};
 pub use web::{
     CIPHER_SUITES, ClientAuth, Named, Pem, PemSource, RateLimit, SYSTEM_AUTHORITIES, TlsConfig, TlsVersions,
     User, WebConfig,
@@ -85,6 +92,10 @@ pub struct Config {
     pub process_linger_seconds: u64,
     /// Processes that have series of their own, per device.
     pub processes_max: u32,
+    /// What goes to an OpenTelemetry collector.
+    pub otlp: OtlpConfig,
+    /// What is told as spans.
+    pub spans: SpansConfig,
     /// Whether the demonstration workload runs as well.
     pub demo: bool,
     /// The form of log lines.
@@ -116,6 +127,8 @@ impl Default for Config {
             container_log_dir: Some(PathBuf::from("/var/log/containers")),
             process_linger_seconds: 300,
             processes_max: 1000,
+            otlp: OtlpConfig::default(),
+            spans: SpansConfig::default(),
             demo: false,
             log_format: LogFormat::Auto,
             log_level: LogLevel::Info,

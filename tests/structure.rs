@@ -11,12 +11,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("socket", &[]),
     ("activation", &[]),
+    ("throttle", &[]),
     ("config", &[]),
     ("registry", &[]),
-    ("ingest", &["wire", "registry", "config", "clock", "socket"]),
+    ("ingest", &["wire", "registry", "config", "clock", "socket", "throttle"]),
     ("views", &["registry"]),
     ("analysis", &["registry"]),
-    ("sinks", &["registry", "views", "analysis", "config", "clock", "socket"]),
+    ("sinks", &["registry", "views", "analysis", "config", "clock", "socket", "throttle"]),
     (
         "daemon",
         &[

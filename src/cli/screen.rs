@@ -336,6 +336,8 @@ mod tests {
             cgroup: None,
             container: None,
             start_time_seconds: Some(40.0),
+            trace_id: String::new(),
+            span_id: String::new(),
             ended: false,
             device_usage_bytes: 6 << 30,
             memory: vec![held],

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use super::Config;
 use super::device;
+use super::otlp;
+use super::spans;
 use super::values::{self, LogFormat, LogLevel, Range, SocketBufferTypes, SocketLayout};
 use super::written::{self, quoted};
 
@@ -416,6 +418,30 @@ pub const SETTINGS: &[Setting] = &[
         apply: |config, text| values::switch(text).map(|on| config.demo = on),
         show: |config| config.demo.to_string(),
     },
+    otlp::ENDPOINT,
+    otlp::PROTOCOL,
+    otlp::SIGNALS,
+    otlp::HEADERS,
+    otlp::TIMEOUT,
+    otlp::COMPRESSION,
+    otlp::CERTIFICATE,
+    otlp::CLIENT_CERTIFICATE,
+    otlp::CLIENT_KEY,
+    otlp::METRIC_INTERVAL,
+    otlp::TEMPORALITY,
+    otlp::HISTOGRAMS,
+    otlp::QUEUE_ITEMS_ROW,
+    otlp::QUEUE_BYTES_ROW,
+    otlp::BATCH_ITEMS_ROW,
+    otlp::BATCH_DELAY,
+    otlp::RETRY,
+    otlp::SHUTDOWN,
+    spans::SIZE_MIN,
+    spans::LIFETIME_MIN,
+    spans::PER_SECOND_MAX,
+    spans::BURST_MIN,
+    spans::BURST_GAP,
+    spans::INTERVAL,
     Setting {
         key: "process_linger_seconds",
         flag: "process-linger-seconds",

@@ -6,7 +6,6 @@
 mod cgroup;
 mod peer;
 mod procfs;
-mod throttle;
 
 mod attribution;
 mod containers;
@@ -38,8 +37,9 @@ use ttmem_wire::{BufferTypes, Layout};
 
 use crate::clock;
 use crate::config::{Config, SocketBufferTypes, SocketLayout};
-use crate::registry::{Loss, Registry, Rejection};
+use crate::registry::{Loss, Occurrence, Registry, RejectedPeer, Rejection};
 use crate::socket::{BACKLOG, Socket};
+use crate::throttle::{self, Throttle};
 use apply::Applier;
 use attribution::Attribution;
 use containers::Containers;
@@ -52,7 +52,6 @@ use procfs::ArgumentsReader;
 use regions::Regions;
 use session::Session;
 use stream::Stream;
-use throttle::Throttle;
 
 /// How long sessions may take to apply what has been sent when the daemon stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -80,6 +79,11 @@ impl Context {
         if let Some(suppressed) = self.throttle.admit("connection", clock::monotonic_ns()) {
             warn!(%error, suppressed, "connection not served");
         }
+    }
+
+    /// Tells of a peer that was refused, where its line in the log was admitted.
+    fn tell_rejected(&self, pid: u32, reason: Rejection, suppressed: u64, at_ns: u64) {
+        self.registry.tell(|| Occurrence::Rejected(RejectedPeer { pid, reason, suppressed, at_ns }));
     }
 }
 
@@ -297,8 +301,10 @@ fn serve(context: &Arc<Context>, stream: UnixStream, thread: &Handle, stopping: 
     if context.clients.fetch_add(1, Relaxed) >= clients_max {
         context.clients.fetch_sub(1, Relaxed);
         context.registry.events().reject(Rejection::ClientsMax);
-        if let Some(suppressed) = context.throttle.admit("clients_max", clock::monotonic_ns()) {
+        let now_ns = clock::monotonic_ns();
+        if let Some(suppressed) = context.throttle.admit("clients_max", now_ns) {
             let peer = Peer::of(&stream).map_or(0, |peer| peer.pid);
+            context.tell_rejected(peer, Rejection::ClientsMax, suppressed, now_ns);
             warn!(
                 peer,
                 clients_max,

@@ -38,6 +38,8 @@ pub(super) struct Sighting<'a> {
     pub(super) pidfd: Option<Arc<OwnedFd>>,
     pub(super) facts: &'a ProcessFacts,
     pub(super) source: Source,
+    /// When what it was heard of by was read, in monotonic nanoseconds.
+    pub(super) seen_ns: u64,
 }
 
 /// A process, and what is needed to see its end.
@@ -154,14 +156,14 @@ impl Processes {
     }
 
     /// A process that nobody can look up, for simulations and recorded sessions: it lives as long as a session names it.
-    pub(super) fn simulate(self: &Arc<Self>, pid: u32, uid: u32) -> io::Result<Attachment> {
+    pub(super) fn simulate(self: &Arc<Self>, pid: u32, uid: u32, seen_ns: u64) -> io::Result<Attachment> {
         let mut live = self.live.lock();
         if let Some(known) = live.get(&pid) {
             return Ok(Attachment::new(Arc::clone(known)));
         }
         let facts = ProcessFacts { name: Some("simulated".into()), ..ProcessFacts::default() };
         let tracked =
-            self.admit(Sighting { pid, uid, pidfd: None, facts: &facts, source: Source::Socket })?;
+            self.admit(Sighting { pid, uid, pidfd: None, facts: &facts, source: Source::Socket, seen_ns })?;
         live.insert(pid, Arc::clone(&tracked));
         drop(live);
         let attachment = Attachment::new(Arc::clone(&tracked));
@@ -188,7 +190,7 @@ impl Processes {
     }
 
     fn admit(&self, sighting: Sighting<'_>) -> io::Result<Arc<Tracked>> {
-        let Sighting { pid, uid, pidfd, facts, source } = sighting;
+        let Sighting { pid, uid, pidfd, facts, source, seen_ns } = sighting;
         let start_ticks =
             facts.start_ticks.unwrap_or_else(|| u64::MAX - self.unknown_starts.fetch_add(1, Relaxed));
         let pidfd = {
@@ -204,7 +206,7 @@ impl Processes {
             start_time_seconds: facts.start_ticks.map(start_time_seconds),
             source,
         };
-        let process = self.registry.process(Identity { pid, start_ticks }, clock::monotonic_ns(), info);
+        let process = self.registry.process(Identity { pid, start_ticks }, seen_ns, info);
         Ok(Arc::new(Tracked { process, pidfd, sessions: AtomicU32::new(0), drained: Notify::new() }))
     }
 

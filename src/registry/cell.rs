@@ -101,6 +101,16 @@ impl Counters {
         (self.held_byte_ns_low, self.held_byte_ns_high) = (byte_ns as u64, (byte_ns >> 64) as u64);
     }
 
+    /// The sum with another place's counters of the same process. The peaks add up as well: to an upper bound, as they need not have
+    /// been at one time.
+    pub fn with(mut self, other: &Counters) -> Counters {
+        let peak_bytes = self.peak_bytes.saturating_add(other.peak_bytes);
+        let region_bytes = self.usage_bytes().saturating_add(other.usage_bytes());
+        self.absorb(other);
+        // What a region alone tells counts as well as what was reported.
+        Counters { peak_bytes, reported_bytes: region_bytes, region_bytes, ..self }
+    }
+
     /// Adds another process's counters: sums (a count of bytes that leaves 64 bits begins again, as counters do), flags that hold if any holds, and the oldest of both. The peaks do not add up and stay
     /// as they are.
     pub(super) fn absorb(&mut self, other: &Counters) {

@@ -265,12 +265,12 @@ mod tests {
         registry.snapshot(Time { monotonic_ns: second * SECOND, unix_ns: second * SECOND })
     }
 
-    fn allocate(registry: &Registry, process: &Process, second: u64, size_bytes: u64) {
+    fn allocate(registry: &Registry, process: &Arc<Process>, second: u64, size_bytes: u64) {
         let mut batch = registry.batch(process, second * SECOND);
         batch.allocate(0, MemoryType::Dram, second, size_bytes).expect("new");
     }
 
-    fn end(registry: &Registry, process: &Process, second: u64) {
+    fn end(registry: &Registry, process: &Arc<Process>, second: u64) {
         registry.end(process, second * SECOND);
         registry.retire(second * SECOND, 0);
     }

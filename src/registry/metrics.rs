@@ -4,8 +4,8 @@
 //! from in a [`Snapshot`]. Adding a metric is adding a row here, and the increment that feeds it.
 
 use super::{
-    ContainerMemory, DeviceSnapshot, HistogramSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot,
-    Reported, Snapshot,
+    ContainerMemory, DeviceSnapshot, Exemplar, FailureReason, HistogramSnapshot, MemorySnapshot,
+    ProcessMemory, ProcessSnapshot, Reported, Snapshot,
 };
 
 /// One metric family.
@@ -68,8 +68,12 @@ pub type Rows<'a> = &'a [(&'static str, u64)];
 pub enum Samples {
     /// Per device and memory type.
     Memory(fn(&MemorySnapshot) -> Option<Value>),
+    /// The same for a counter of allocations, with what one of them added to it: the last one with a span is its exemplar.
+    Allocations(fn(&MemorySnapshot) -> Option<Value>, fn(&Exemplar) -> f64),
     /// Per device and memory type, a distribution.
     MemoryHistogram(fn(&MemorySnapshot) -> Option<&HistogramSnapshot>),
+    /// Per device, memory type and reason of a failure.
+    Failures(fn(&MemorySnapshot) -> Option<[u64; FailureReason::ALL.len()]>),
     /// Per device, memory type and other source.
     Drift(fn(&MemorySnapshot) -> Option<Value>),
     /// Per device.
@@ -112,6 +116,16 @@ pub mod daemon {
     pub const RELOAD_SUCCESSFUL: &str = "ttmem_config_last_reload_successful";
     /// When a reload last worked.
     pub const RELOAD_TIME: &str = "ttmem_config_last_reload_success_timestamp_seconds";
+    /// What a collector has accepted.
+    pub const OTLP_EXPORTED: &str = "ttmem_otlp_exported_total";
+    /// What no collector will see.
+    pub const OTLP_DROPPED: &str = "ttmem_otlp_dropped_total";
+    /// Requests that failed.
+    pub const OTLP_FAILURES: &str = "ttmem_otlp_export_failures_total";
+    /// What waits or is on its way.
+    pub const OTLP_QUEUE_ITEMS: &str = "ttmem_otlp_queue_items";
+    /// The memory that it takes.
+    pub const OTLP_QUEUE_BYTES: &str = "ttmem_otlp_queue_bytes";
 }
 
 /// Every metric, in the order of the exposition.
@@ -131,7 +145,7 @@ pub const METRICS: &[Metric] = &[
         unit: "1",
         labels: &["device", "arch", "board", "asic_id", "pci_bus_id", "capacity_source"],
         help: "What is known about a device; a label is empty where nothing tells.",
-        opentelemetry: None,
+        opentelemetry: Some("tenstorrent.device.info"),
         samples: Samples::DeviceInfo,
     },
     Metric {
@@ -162,6 +176,15 @@ pub const METRICS: &[Metric] = &[
         samples: Samples::Memory(|memory| Some(Value::Unsigned(memory.peak_bytes))),
     },
     Metric {
+        name: "ttmem_device_memory_largest_free_block_bytes",
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: D,
+        help: "Largest free block when an allocation last failed; absent until a client reports a failure.",
+        opentelemetry: Some("tenstorrent.memory.largest_free_block"),
+        samples: Samples::Memory(|memory| memory.largest_free_block_bytes.map(Value::Unsigned)),
+    },
+    Metric {
         name: "ttmem_device_buffers",
         kind: Kind::Gauge,
         unit: "{buffer}",
@@ -177,7 +200,10 @@ pub const METRICS: &[Metric] = &[
         labels: D,
         help: "Bytes allocated on a device so far.",
         opentelemetry: Some("tenstorrent.memory.allocated"),
-        samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.allocated_bytes)),
+        samples: Samples::Allocations(
+            |memory| reported(memory, |reported| reported.counters.allocated_bytes),
+            |buffer| buffer.size_bytes as f64,
+        ),
     },
     Metric {
         name: "ttmem_device_freed_bytes_total",
@@ -195,7 +221,10 @@ pub const METRICS: &[Metric] = &[
         labels: D,
         help: "Buffers allocated on a device so far.",
         opentelemetry: Some("tenstorrent.memory.allocations"),
-        samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.allocations)),
+        samples: Samples::Allocations(
+            |memory| reported(memory, |reported| reported.counters.allocations),
+            |_| 1.0,
+        ),
     },
     Metric {
         name: "ttmem_device_frees_total",
@@ -205,6 +234,15 @@ pub const METRICS: &[Metric] = &[
         help: "Buffers released on a device so far, reclaimed ones included.",
         opentelemetry: Some("tenstorrent.memory.frees"),
         samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.frees)),
+    },
+    Metric {
+        name: "ttmem_device_allocation_failures_total",
+        kind: Kind::Counter,
+        unit: "{failure}",
+        labels: &["device", "memory_type", "reason"],
+        help: "Allocations that clients report to have failed so far: exhausted, or fragmented where enough was free in total.",
+        opentelemetry: Some("tenstorrent.memory.allocation.failures"),
+        samples: Samples::Failures(|memory| memory.reported.is_some().then_some(memory.failures)),
     },
     Metric {
         name: "ttmem_buffer_size_bytes",
@@ -334,7 +372,7 @@ pub const METRICS: &[Metric] = &[
             "container_id",
         ],
         help: "What is known about a process; source is how it was first heard of, and a label is empty where nothing tells.",
-        opentelemetry: None,
+        opentelemetry: Some("tenstorrent.process.info"),
         samples: Samples::ProcessInfo,
     },
     Metric {
@@ -352,7 +390,7 @@ pub const METRICS: &[Metric] = &[
         unit: "{process}",
         labels: &["device"],
         help: "Processes on a device beyond the number that have series of their own.",
-        opentelemetry: None,
+        opentelemetry: Some("tenstorrent.process.suppressed"),
         samples: Samples::Suppressed,
     },
     Metric {
@@ -361,7 +399,7 @@ pub const METRICS: &[Metric] = &[
         unit: "By",
         labels: D,
         help: "Memory held by the processes that have no series of their own; absent where all have.",
-        opentelemetry: None,
+        opentelemetry: Some("tenstorrent.process.suppressed.memory.usage"),
         samples: Samples::SuppressedMemory,
     },
     Metric {
@@ -410,6 +448,15 @@ pub const METRICS: &[Metric] = &[
         samples: Samples::Rows(|snapshot| &snapshot.events.lost),
     },
     Metric {
+        name: "ttmem_spans_omitted_total",
+        kind: Kind::Counter,
+        unit: "{span}",
+        labels: &["reason"],
+        help: "Spans that were not made: small, short, rate by the policy; burst, orphans where one span tells of many; queue for lack of room.",
+        opentelemetry: Some("tenstorrent.spans.omitted"),
+        samples: Samples::Rows(|snapshot| &snapshot.events.omitted),
+    },
+    Metric {
         name: "ttmem_client_connections",
         kind: Kind::Gauge,
         unit: "{connection}",
@@ -454,6 +501,51 @@ pub const METRICS: &[Metric] = &[
         opentelemetry: None,
         samples: Samples::Daemon,
     },
+    Metric {
+        name: daemon::OTLP_EXPORTED,
+        kind: Kind::Counter,
+        unit: "{item}",
+        labels: &["signal"],
+        help: "Spans, data points and log records that the collector has accepted; absent while OTLP is off.",
+        opentelemetry: Some("otel.sdk.exporter.{item}.exported"),
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::OTLP_DROPPED,
+        kind: Kind::Counter,
+        unit: "{item}",
+        labels: &["signal", "reason"],
+        help: "Spans, data points and log records that were given up; absent while OTLP is off.",
+        opentelemetry: Some("otel.sdk.exporter.{item}.exported"),
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::OTLP_FAILURES,
+        kind: Kind::Counter,
+        unit: "{request}",
+        labels: &["signal", "reason"],
+        help: "Requests that failed; most are tried again. Absent while OTLP is off.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::OTLP_QUEUE_ITEMS,
+        kind: Kind::Gauge,
+        unit: "{item}",
+        labels: &["signal"],
+        help: "Spans, data points and log records that wait or are on their way; absent while OTLP is off.",
+        opentelemetry: Some("otel.sdk.exporter.{item}.inflight"),
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::OTLP_QUEUE_BYTES,
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: &["signal"],
+        help: "Memory that they take, estimated; absent while OTLP is off.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
 ];
 
 /// The row of that name.
@@ -492,7 +584,26 @@ mod tests {
             let _ = writeln!(text, "| `{name}` | {kind} | {unit} | {labels} | {help} | {opentelemetry} |");
         }
         text.push_str(
-            "\nBeside them stand the `process_*` metrics of the daemon itself, as every exporter has them.\n",
+            "\nBeside them stand the `process_*` metrics of the daemon itself, as every exporter has them.\n\n\
+             ## Over OTLP\n\n\
+             The last column's names, with the same labels as attributes; a metric without one is not exported. `{item}` is span,\n\
+             metric_data_point or log, in place of the label `signal`. Counters are monotonic sums; gauges are gauges, but for\n\
+             `hw.gpu.memory.limit` and `hw.gpu.memory.usage`, which the conventions have as counters that go up and down; histograms are\n\
+             exponential ones of scale 0, or have the bounds of /metrics. Only over OTLP there is `hw.gpu.memory.utilization`, usage divided by\n\
+             limit. The daemon's own `process.cpu.time`, `process.memory.usage`, `process.memory.virtual`,\n\
+             `process.unix.file_descriptor.count` and `process.thread.count` stand for its `process_*` metrics.\n\n\
+             | Label | Attribute |\n|---|---|\n\
+             | `device` | `hw.id`, and `hw.type` = gpu |\n\
+             | `board` | `hw.model`, and `hw.vendor` = Tenstorrent |\n\
+             | `asic_id` | `hw.serial_number` |\n\
+             | `memory_type` | `tenstorrent.memory.type` |\n\
+             | `pid` | `process.pid` |\n\
+             | `process` | `process.executable.name` |\n\
+             | `user` | `process.owner` |\n\
+             | `reason` | `error.type` |\n\
+             | `container_id` | `container.id` |\n\
+             | `k8s_pod_name` and the like | `k8s.pod.name` and the like |\n\
+             | any other | `tenstorrent.` and the label, with dots for underscores |\n",
         );
         text
     }

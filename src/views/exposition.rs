@@ -3,12 +3,14 @@
 //! The idea is that labels are put together once per device, memory type and process, and every family then hands a format its
 //! name, those labels and a number.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::RangeBounds;
 
+use super::trace::hex;
 use crate::registry::metrics::{Kind, METRICS, Metric, Rows, Samples, Value};
 use crate::registry::{
-    Container, ContainerMemory, ContainerNames, DeviceSnapshot, HistogramSnapshot, MemorySnapshot,
-    MemoryType, ProcessMemory, ProcessSnapshot, Snapshot, Time,
+    Container, ContainerMemory, ContainerNames, DeviceSnapshot, Exemplar, FailureReason, HistogramSnapshot,
+    MemorySnapshot, MemoryType, PlaceExemplars, ProcessMemory, ProcessSnapshot, Snapshot, Time,
 };
 
 /// A format that families are written in.
@@ -30,6 +32,49 @@ pub trait Exposition {
 
     /// A distribution.
     fn histogram(&mut self, labels: &Self::Labels, histogram: &HistogramSnapshot, since: f64);
+
+    /// A counter's value with an exemplar, where the format has a place for one.
+    fn marked_sample(&mut self, labels: &Self::Labels, value: Value, since: f64, mark: &Mark) {
+        let _ = mark;
+        self.sample(labels, value, since);
+    }
+
+    /// A distribution with the exemplars of its buckets, where the format has places for them.
+    fn marked_histogram(
+        &mut self,
+        labels: &Self::Labels,
+        histogram: &HistogramSnapshot,
+        since: f64,
+        marks: &BTreeMap<i32, Mark>,
+    ) {
+        let _ = marks;
+        self.histogram(labels, histogram, since);
+    }
+}
+
+/// An exemplar as a format writes it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Mark {
+    /// The ids, as hexadecimal digits.
+    pub trace_id: String,
+    /// Likewise.
+    pub span_id: String,
+    /// What was observed, or added to a counter.
+    pub value: f64,
+    /// When, in nanoseconds since the epoch.
+    pub at_unix_ns: u64,
+}
+
+impl Mark {
+    fn new(exemplar: &Exemplar, value: f64) -> Mark {
+        let (trace_id, span_id) = (hex(&exemplar.trace_id), hex(&exemplar.span_id));
+        Mark { trace_id, span_id, value, at_unix_ns: exemplar.at_unix_ns }
+    }
+
+    /// The last of the marks in the buckets of a range of exponents.
+    pub fn last_in(marks: &BTreeMap<i32, Mark>, exponents: impl RangeBounds<i32>) -> Option<&Mark> {
+        marks.range(exponents).map(|(_, mark)| mark).max_by_key(|mark| mark.at_unix_ns)
+    }
 }
 
 /// What stands at the head of a family.
@@ -226,11 +271,40 @@ impl<E: Exposition> Family<'_, E> {
                 }
                 &mut scopes.device
             }
+            Samples::Allocations(value, added) => {
+                for (labels, device, memory) in &series.device_memory {
+                    let Some(value) = value(memory) else { continue };
+                    let exemplars = snapshot.exemplars.of(device.index, memory.memory_type);
+                    match exemplars.and_then(PlaceExemplars::last) {
+                        Some(exemplar) => {
+                            self.marked(labels, value, started, &Mark::new(exemplar, added(exemplar)));
+                        }
+                        None => self.sample(labels, value, started),
+                    }
+                }
+                &mut scopes.device
+            }
             Samples::MemoryHistogram(histogram) => {
-                for (labels, _, memory) in &series.device_memory {
+                for (labels, device, memory) in &series.device_memory {
                     // Twenty-six series for a memory type that nobody has used would say nothing.
                     if let Some(histogram) = histogram(memory).filter(|histogram| histogram.count() > 0) {
-                        self.histogram(labels, histogram, started);
+                        let exemplars = snapshot.exemplars.of(device.index, memory.memory_type);
+                        self.histogram(labels, histogram, exemplars, started);
+                    }
+                }
+                &mut scopes.device
+            }
+            Samples::Failures(failures) => {
+                for (_, device, memory) in &series.device_memory {
+                    let index = device.index.to_string();
+                    let counts = failures(memory).into_iter().flatten();
+                    for (reason, count) in FailureReason::ALL.into_iter().zip(counts) {
+                        let pairs = [
+                            ("device", index.as_str()),
+                            ("memory_type", memory.memory_type.name()),
+                            ("reason", reason.name()),
+                        ];
+                        self.sample(&E::labels(&pairs), Value::Unsigned(count), started);
                     }
                 }
                 &mut scopes.device
@@ -378,9 +452,30 @@ impl<E: Exposition> Family<'_, E> {
         }
     }
 
-    fn histogram(&mut self, labels: &E::Labels, histogram: &HistogramSnapshot, since: f64) {
+    fn marked(&mut self, labels: &E::Labels, value: Value, since: f64, mark: &Mark) {
         if self.begin() {
-            self.to.histogram(labels, histogram, since);
+            self.to.marked_sample(labels, value, since, mark);
+        }
+    }
+
+    fn histogram(
+        &mut self,
+        labels: &E::Labels,
+        histogram: &HistogramSnapshot,
+        exemplars: Option<&PlaceExemplars>,
+        since: f64,
+    ) {
+        if self.begin() {
+            match exemplars {
+                Some(exemplars) => {
+                    let scale = histogram.scale();
+                    let buckets = exemplars.buckets(scale).iter();
+                    let marks = buckets
+                        .map(|(exponent, exemplar)| (*exponent, Mark::new(exemplar, exemplar.value(scale))));
+                    self.to.marked_histogram(labels, histogram, since, &marks.collect());
+                }
+                None => self.to.histogram(labels, histogram, since),
+            }
         }
         // Buckets, the one without a bound, sum and count; one sample has been counted already.
         self.samples += if self.is_wanted { histogram.classic().count() as u64 + 2 } else { 0 };

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::trace::{Host, ProcessIds, hex};
 use crate::registry::{
     self, BufferPage, BufferSnapshot, Cursor, DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot,
     Snapshot, Time, Untracked as NotReporting,
@@ -144,6 +145,12 @@ pub struct Process {
     /// When it started, in seconds since the epoch.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub start_time_seconds: Option<f64>,
+    /// The trace that its spans are in, in hexadecimal.
+    #[serde(default)]
+    pub trace_id: String,
+    /// The span that stands for it, whether it has been exported or not.
+    #[serde(default)]
+    pub span_id: String,
     /// Whether it has ended; it is shown for a while with what it did.
     pub ended: bool,
     /// Bytes that it holds on devices, host memory left out.
@@ -290,8 +297,9 @@ impl DeviceMemory {
 
 impl Processes {
     /// The processes of a snapshot that a filter lets through, most bytes first.
-    pub fn of(snapshot: &Snapshot, wanted: impl Fn(&ProcessSnapshot) -> bool) -> Processes {
-        let processes = snapshot.processes.iter().filter(|process| wanted(process)).map(Process::of);
+    pub fn of(snapshot: &Snapshot, host: &Host, wanted: impl Fn(&ProcessSnapshot) -> bool) -> Processes {
+        let processes = snapshot.processes.iter().filter(|process| wanted(process));
+        let processes = processes.map(|process| Process::of(process, host));
         let mut processes: Vec<_> = processes.collect();
         processes.sort_by_key(|process| std::cmp::Reverse(process.device_usage_bytes));
         Processes { timestamp_seconds: snapshot.time.unix_ns as f64 / 1e9, processes }
@@ -299,8 +307,9 @@ impl Processes {
 }
 
 impl Process {
-    fn of(process: &ProcessSnapshot) -> Process {
+    fn of(process: &ProcessSnapshot, host: &Host) -> Process {
         let info = process.process.info();
+        let ids = ProcessIds::new(host, &process.process, process.process.trace_context());
         let on_device =
             process.memory.iter().filter(|memory| memory.memory_type != registry::MemoryType::SystemMemory);
         Process {
@@ -312,6 +321,8 @@ impl Process {
             cgroup: info.cgroup.clone(),
             container: info.container.as_deref().map(Container::of),
             start_time_seconds: info.start_time_seconds,
+            trace_id: hex(&ids.trace_id),
+            span_id: hex(&ids.root_id),
             ended: process.has_ended,
             device_usage_bytes: on_device.map(|memory| memory.counters.usage_bytes()).sum(),
             memory: process.memory.iter().map(HeldMemory::of).collect(),

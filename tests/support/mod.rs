@@ -15,9 +15,12 @@ pub mod certificates;
 pub mod cgroup;
 pub mod exposition;
 pub mod frames;
+pub mod otlp;
 pub mod prometheus;
 pub mod regions;
 pub mod rules;
+pub mod trace;
+pub mod victoria_metrics;
 pub mod web;
 
 use std::collections::BTreeMap;
@@ -82,7 +85,7 @@ impl Drop for Directory {
 pub fn ttmem() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ttmem"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TTMEM_") {
+        if ["TTMEM_", "OTEL_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
         }
     }

@@ -67,6 +67,8 @@ TYPES = {
     "capabilities.add": many({"type": "string", "pattern": "^[A-Z_]+$", "not": {"enum": ["ALL"]}}),
     "podSecurityContext": core("PodSecurityContext"), "securityContext": core("SecurityContext"),
     "port": PORT, "http.address": {"type": "string", "pattern": r"^([0-9.]+|\[[0-9a-fA-F:.]+\])$"},
+    "opentelemetry.endpoint": {"type": "string", "pattern": "^(https?://[^/@ ]+(/[^ ]*)?)?$"},
+    "opentelemetry.protocol": one_of("http/protobuf", "grpc"), "opentelemetry.resourceAttributes": STRINGS,
     "extraArgs": many({"type": "string"}), "env": many(core("EnvVar")), "envFrom": many(core("EnvFromSource")),
     "extraVolumes": many(core("Volume")), "extraVolumeMounts": many(core("VolumeMount")),
     "initContainers": many(core("Container")), "extraContainers": many(core("Container")),
