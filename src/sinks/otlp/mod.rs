@@ -49,7 +49,7 @@ const THREAD: &str = "ttmem-otlp";
 /// Requests of one signal on their way at once, where their order does not matter: enough to keep a collector at the other end of a
 /// continent busy.
 const REQUESTS_MAX: u32 = 8;
-/// Collectors take 4 MiB in one message by default; in memory items are about three times as large as on the wire.
+/// Collectors take 4 MiB in one message by default; in memory items are some four times as large as on the wire.
 const BATCH_BYTES_MAX: u64 = 8 << 20;
 
 /// Why the export cannot start. All but the last three are the operator's to mend.
