@@ -7,6 +7,7 @@
 //! A row is one entry in `ROWS` and one function that returns a `Report`.
 
 mod clients;
+mod exporting;
 mod http;
 mod limit;
 mod measure;
@@ -45,6 +46,11 @@ const ROWS: &[Row] = &[
         name: "reports-batched",
         about: "8 client processes report over the socket, 64 frames per send()",
         measure: throughput::batched,
+    },
+    Row {
+        name: "reports-exporting",
+        about: "the same, with everything exported over OTLP and without",
+        measure: exporting::beside_none,
     },
     Row {
         name: "query",

@@ -41,20 +41,20 @@ fn compare(bench: &Bench, row: &Row, batch: usize, goal: Goal) -> anyhow::Result
 }
 
 /// One server through all its rounds.
-struct Contender {
-    server: Server,
+pub(super) struct Contender {
+    pub(super) server: Server,
     batch: usize,
     /// What each client sends in a round: the slowest of the three would need minutes for what the fastest does in one
     /// second, so each gets what it can do in about the same time.
     events_each: u64,
     /// Events per second, by round.
-    rates: Vec<f64>,
+    pub(super) rates: Vec<f64>,
     events: u64,
     cpu_seconds: f64,
 }
 
 impl Contender {
-    fn start(bench: &Bench, subject: Subject, batch: usize) -> anyhow::Result<Self> {
+    pub(super) fn start(bench: &Bench, subject: Subject, batch: usize) -> anyhow::Result<Self> {
         let mut contender = Self {
             server: Server::start(bench, subject)?,
             batch,
@@ -75,7 +75,7 @@ impl Contender {
         })
     }
 
-    fn round(&mut self, bench: &Bench) -> anyhow::Result<()> {
+    pub(super) fn round(&mut self, bench: &Bench) -> anyhow::Result<()> {
         let fleet = Fleet::connect(bench, &self.server.socket, self.events_each, self.batch)?;
         let events = self.events_each * CLIENTS as u64;
         let counted_before = self.server.counted()?;
@@ -88,7 +88,7 @@ impl Contender {
         Ok(())
     }
 
-    fn figures(&self) -> anyhow::Result<report::Subject> {
+    pub(super) fn figures(&self) -> anyhow::Result<report::Subject> {
         let rate = Spread::of(&self.rates);
         let figure = |name, value| Figure { name, value };
         Ok(report::Subject {

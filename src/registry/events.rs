@@ -51,6 +51,10 @@ labels! {
         ProcessEnd => "process_end",
         /// A shared-memory region was read after a change.
         RegionUpdate => "region_update",
+        /// A process said which trace it belongs to.
+        TraceContext => "trace_context",
+        /// An allocation found no room.
+        AllocationFailed => "allocation_failed",
     }
 }
 
@@ -91,6 +95,26 @@ labels! {
         ClientsMax => "clients_max",
         /// A shared-memory region that is not of a known version or size.
         Region => "region",
+        /// A trace context with an id of zeros, or another one than spans are in already.
+        TraceContext => "trace_context",
+    }
+}
+
+labels! {
+    /// Why a span was not made.
+    Omission {
+        /// The buffer was smaller than the policy wants to see.
+        Small => "small",
+        /// The buffer lived shorter than that.
+        Short => "short",
+        /// The buffer belongs to a burst, which has a span.
+        Burst => "burst",
+        /// The process left many buffers behind; these were not among the largest.
+        Orphans => "orphans",
+        /// More than the configured spans per second.
+        Rate => "rate",
+        /// The daemon's own queue was full.
+        Queue => "queue",
     }
 }
 
@@ -125,6 +149,7 @@ pub struct EventCounters {
     rejected: [AtomicU64; Rejection::ALL.len()],
     lost: [AtomicU64; Loss::ALL.len()],
     connections: [AtomicU64; ConnectionLayout::ALL.len()],
+    omitted: [AtomicU64; Omission::ALL.len()],
 }
 
 impl Default for EventCounters {
@@ -134,6 +159,7 @@ impl Default for EventCounters {
             rejected: [const { AtomicU64::new(0) }; _],
             lost: [const { AtomicU64::new(0) }; _],
             connections: [const { AtomicU64::new(0) }; _],
+            omitted: [const { AtomicU64::new(0) }; _],
         }
     }
 }
@@ -154,6 +180,11 @@ impl EventCounters {
         self.lost[loss as usize].fetch_add(1, Relaxed);
     }
 
+    /// Counts spans that are not made.
+    pub fn omit(&self, omission: Omission, spans: u64) {
+        self.omitted[omission as usize].fetch_add(spans, Relaxed);
+    }
+
     /// A connection was opened.
     pub fn connect(&self, layout: ConnectionLayout) {
         self.connections[layout as usize].fetch_add(1, Relaxed);
@@ -170,6 +201,7 @@ impl EventCounters {
             rejected: rows(Rejection::ALL, &self.rejected, Rejection::name),
             lost: rows(Loss::ALL, &self.lost, Loss::name),
             connections: rows(ConnectionLayout::ALL, &self.connections, ConnectionLayout::name),
+            omitted: rows(Omission::ALL, &self.omitted, Omission::name),
         }
     }
 }
@@ -189,4 +221,6 @@ pub struct EventSnapshot {
     pub lost: Vec<(&'static str, u64)>,
     /// Open connections by layout.
     pub connections: Vec<(&'static str, u64)>,
+    /// Spans that were not made, by reason; empty where nobody wants spans.
+    pub omitted: Vec<(&'static str, u64)>,
 }

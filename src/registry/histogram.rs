@@ -39,6 +39,11 @@ impl Scale {
         }
     }
 
+    /// The exponent of the bucket that a number of bytes or nanoseconds falls into.
+    pub(super) fn exponent_of(self, value: u64) -> i32 {
+        self.exponent(self.bucket(value))
+    }
+
     fn exponent(self, bucket: usize) -> i32 {
         // A bucket's number is at most 64.
         let exponent = i32::try_from(bucket).unwrap_or(i32::MAX);
@@ -134,6 +139,11 @@ pub struct HistogramSnapshot {
 }
 
 impl HistogramSnapshot {
+    /// What it counts in.
+    pub fn scale(&self) -> Scale {
+        self.scale
+    }
+
     /// The number of observations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()

@@ -4,7 +4,8 @@
 //! from in a [`Snapshot`]. Adding a metric is adding a row here, and the increment that feeds it.
 
 use super::{
-    DeviceSnapshot, HistogramSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot,
+    ContainerMemory, DeviceSnapshot, Exemplar, FailureReason, HistogramSnapshot, MemorySnapshot,
+    ProcessMemory, ProcessSnapshot, Reported, Snapshot,
 };
 
 /// One metric family.
@@ -67,8 +68,12 @@ pub type Rows<'a> = &'a [(&'static str, u64)];
 pub enum Samples {
     /// Per device and memory type.
     Memory(fn(&MemorySnapshot) -> Option<Value>),
+    /// The same for a counter of allocations, with what one of them added to it: the last one with a span is its exemplar.
+    Allocations(fn(&MemorySnapshot) -> Option<Value>, fn(&Exemplar) -> f64),
     /// Per device and memory type, a distribution.
     MemoryHistogram(fn(&MemorySnapshot) -> Option<&HistogramSnapshot>),
+    /// Per device, memory type and reason of a failure.
+    Failures(fn(&MemorySnapshot) -> Option<[u64; FailureReason::ALL.len()]>),
     /// Per device, memory type and other source.
     Drift(fn(&MemorySnapshot) -> Option<Value>),
     /// Per device.
@@ -85,6 +90,8 @@ pub enum Samples {
     Suppressed,
     /// Per device and memory type: what those processes hold.
     SuppressedMemory,
+    /// Per container, device and memory type.
+    ContainerMemory(fn(&ContainerMemory) -> Option<Value>),
     /// One label with a fixed set of values.
     Rows(fn(&Snapshot) -> Rows<'_>),
     /// Open connections: one row for each layout, over one transport.
@@ -97,6 +104,7 @@ pub enum Samples {
 
 const D: &[&str] = &["device", "memory_type"];
 const P: &[&str] = &["device", "memory_type", "pid", "process"];
+const K: &[&str] = &["device", "memory_type", "k8s_namespace_name", "k8s_pod_name", "k8s_container_name"];
 
 /// The name of a metric that the daemon keeps itself.
 pub mod daemon {
@@ -168,6 +176,15 @@ pub const METRICS: &[Metric] = &[
         samples: Samples::Memory(|memory| Some(Value::Unsigned(memory.peak_bytes))),
     },
     Metric {
+        name: "ttmem_device_memory_largest_free_block_bytes",
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: D,
+        help: "Largest free block when an allocation last failed; absent until a client reports a failure.",
+        opentelemetry: Some("tenstorrent.memory.largest_free_block"),
+        samples: Samples::Memory(|memory| memory.largest_free_block_bytes.map(Value::Unsigned)),
+    },
+    Metric {
         name: "ttmem_device_buffers",
         kind: Kind::Gauge,
         unit: "{buffer}",
@@ -183,7 +200,10 @@ pub const METRICS: &[Metric] = &[
         labels: D,
         help: "Bytes allocated on a device so far.",
         opentelemetry: Some("tenstorrent.memory.allocated"),
-        samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.allocated_bytes)),
+        samples: Samples::Allocations(
+            |memory| reported(memory, |reported| reported.counters.allocated_bytes),
+            |buffer| buffer.size_bytes as f64,
+        ),
     },
     Metric {
         name: "ttmem_device_freed_bytes_total",
@@ -201,7 +221,10 @@ pub const METRICS: &[Metric] = &[
         labels: D,
         help: "Buffers allocated on a device so far.",
         opentelemetry: Some("tenstorrent.memory.allocations"),
-        samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.allocations)),
+        samples: Samples::Allocations(
+            |memory| reported(memory, |reported| reported.counters.allocations),
+            |_| 1.0,
+        ),
     },
     Metric {
         name: "ttmem_device_frees_total",
@@ -211,6 +234,15 @@ pub const METRICS: &[Metric] = &[
         help: "Buffers released on a device so far, reclaimed ones included.",
         opentelemetry: Some("tenstorrent.memory.frees"),
         samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.frees)),
+    },
+    Metric {
+        name: "ttmem_device_allocation_failures_total",
+        kind: Kind::Counter,
+        unit: "{failure}",
+        labels: &["device", "memory_type", "reason"],
+        help: "Allocations that clients report to have failed so far: exhausted, or fragmented where enough was free in total.",
+        opentelemetry: Some("tenstorrent.memory.allocation.failures"),
+        samples: Samples::Failures(|memory| memory.reported.is_some().then_some(memory.failures)),
     },
     Metric {
         name: "ttmem_buffer_size_bytes",
@@ -249,6 +281,17 @@ pub const METRICS: &[Metric] = &[
         help: "Live processes that hold or have held memory on a device.",
         opentelemetry: Some("tenstorrent.process.count"),
         samples: Samples::Device(|device| Some(Value::Unsigned(device.processes))),
+    },
+    Metric {
+        name: "ttmem_device_untracked_processes",
+        kind: Kind::Gauge,
+        unit: "{process}",
+        labels: &["device"],
+        help: "Processes that hold a device open and report nothing; absent where the kernel driver does not tell.",
+        opentelemetry: Some("tenstorrent.process.untracked"),
+        samples: Samples::Device(|device| {
+            device.info.untracked.as_ref().map(|untracked| Value::Unsigned(untracked.processes))
+        }),
     },
     Metric {
         name: "ttmem_device_orphaned_bytes_total",
@@ -317,8 +360,18 @@ pub const METRICS: &[Metric] = &[
         name: "ttmem_process_info",
         kind: Kind::Gauge,
         unit: "1",
-        labels: &["pid", "process", "user", "source"],
-        help: "What is known about a process; source is how it was first heard of.",
+        labels: &[
+            "pid",
+            "process",
+            "user",
+            "source",
+            "k8s_namespace_name",
+            "k8s_pod_name",
+            "k8s_container_name",
+            "k8s_pod_uid",
+            "container_id",
+        ],
+        help: "What is known about a process; source is how it was first heard of, and a label is empty where nothing tells.",
         opentelemetry: Some("tenstorrent.process.info"),
         samples: Samples::ProcessInfo,
     },
@@ -350,6 +403,24 @@ pub const METRICS: &[Metric] = &[
         samples: Samples::SuppressedMemory,
     },
     Metric {
+        name: "ttmem_container_memory_usage_bytes",
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: K,
+        help: "Memory that the processes of a container hold on a device; containers without names are summed.",
+        opentelemetry: Some("tenstorrent.container.memory.usage"),
+        samples: Samples::ContainerMemory(|memory| memory.usage_bytes.map(Value::Unsigned)),
+    },
+    Metric {
+        name: "ttmem_container_memory_byte_seconds_total",
+        kind: Kind::Counter,
+        unit: "By.s",
+        labels: K,
+        help: "Memory that a container has held on a device times the seconds for which it did, ended processes included.",
+        opentelemetry: Some("tenstorrent.container.memory.time"),
+        samples: Samples::ContainerMemory(|memory| memory.byte_seconds.map(Value::Float)),
+    },
+    Metric {
         name: "ttmem_events_total",
         kind: Kind::Counter,
         unit: "{event}",
@@ -375,6 +446,15 @@ pub const METRICS: &[Metric] = &[
         help: "Messages known to have been lost on their way.",
         opentelemetry: Some("tenstorrent.events.lost"),
         samples: Samples::Rows(|snapshot| &snapshot.events.lost),
+    },
+    Metric {
+        name: "ttmem_spans_omitted_total",
+        kind: Kind::Counter,
+        unit: "{span}",
+        labels: &["reason"],
+        help: "Spans that were not made: small, short, rate by the policy; burst, orphans where one span tells of many; queue for lack of room.",
+        opentelemetry: Some("tenstorrent.spans.omitted"),
+        samples: Samples::Rows(|snapshot| &snapshot.events.omitted),
     },
     Metric {
         name: "ttmem_client_connections",
@@ -550,8 +630,10 @@ mod tests {
                 "{name}: _total is for counters, and only for them"
             );
             let base = name.trim_end_matches("_total");
-            assert_eq!(base.ends_with("_bytes"), *unit == "By", "{name}: the unit is in the name");
-            assert_eq!(base.ends_with("_seconds"), *unit == "s", "{name}: the unit is in the name");
+            let units = [("_byte_seconds", "By.s"), ("_bytes", "By"), ("_seconds", "s")];
+            let named = units.iter().find(|(suffix, _)| base.ends_with(suffix)).map(|(_, unit)| *unit);
+            let is_named = units.iter().any(|(_, known)| known == unit);
+            assert_eq!(named, is_named.then_some(*unit), "{name}: the unit is in the name");
             assert!(
                 help.ends_with('.') && !help.contains('\n') && !help.contains('|'),
                 "{name}: help is a sentence"

@@ -2,3 +2,6 @@
 
 pub mod http;
 pub mod otlp;
+pub mod traces;
+
+mod token_bucket;

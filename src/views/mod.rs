@@ -1,5 +1,7 @@
 //! Pure functions from a snapshot to bytes: the METRICS table walked once, and one module for each format.
 
+pub mod trace;
+
 pub mod exposition;
 
 pub mod otlp;

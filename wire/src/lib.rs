@@ -38,6 +38,7 @@ mod kind;
 mod buffer_type;
 mod error;
 mod reply;
+mod trace_context;
 
 pub use buffer_type::{BufferType, BufferTypes, KernelKind};
 pub use detect::{Detection, detect};
@@ -50,3 +51,4 @@ pub use limits::{
     BUFFER_BYTES_MAX, DEFAULT_SOCKET_PATH, DETECTION_SILENCE_MILLISECONDS, DEVICE_COUNT_QUERY, DEVICE_ID_MAX,
 };
 pub use reply::{Arch, DeviceInfo, Reply, Totals};
+pub use trace_context::TraceContext;

@@ -111,7 +111,10 @@ impl<S: Signal> Worker<S> {
             warn!(signal = S::NAME, items, said, suppressed, "OTLP: the collector did not take everything");
         }
         claim.exported(rejected.items);
-        self.signal.exported(S::items(request));
+        // Which ones it refused is not said, and nobody is to be pointed to a span that is not there.
+        if rejected.items == 0 {
+            self.signal.exported(S::items(request));
+        }
         if self.state.is_failing.swap(false, Relaxed) {
             let account = self.outbox.account();
             let (held, dropped) = (account.held.items, account.dropped_sum());

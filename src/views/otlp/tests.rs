@@ -27,6 +27,7 @@ fn hold(registry: &Registry, pid: u32, seconds: u64, id: u64, bytes: u64) {
         uid: 1000,
         user: "ml".into(),
         cgroup: None,
+        container: None,
         start_time_seconds: None,
         source: Source::Socket,
     };
@@ -99,6 +100,7 @@ fn a_process_that_comes_after_another_with_its_pid_begins_anew() {
             uid: 0,
             user: String::new(),
             cgroup: None,
+            container: None,
             start_time_seconds: None,
             source: Source::Socket,
         },
