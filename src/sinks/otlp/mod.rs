@@ -208,6 +208,10 @@ impl Starting {
         let Some(endpoint) = config.active_endpoint() else { return Ok(None) };
         let uri = uri(endpoint, config.protocol, path, S::METHOD)?;
         info!(signal = S::NAME, %uri, protocol = config.protocol.name(), "OTLP: exporting");
+        if uri.port_u16() == Some(other_port(config.protocol)) {
+            let protocol = config.protocol.name();
+            warn!(signal = S::NAME, %uri, protocol, "OTLP: the other protocol has that port mostly; see otlp_protocol");
+        }
         let outbox = Outbox::new(Limits {
             items_max: config.queue_items_max,
             bytes_max: config.queue_bytes_max,
@@ -227,6 +231,14 @@ impl Starting {
         };
         self.workers.0.push(Box::pin(worker.run()));
         Ok(Some(outbox))
+    }
+}
+
+/// The port that collectors serve the other protocol on.
+fn other_port(protocol: OtlpProtocol) -> u16 {
+    match protocol {
+        OtlpProtocol::Grpc => 4318,
+        OtlpProtocol::Http => 4317,
     }
 }
 
