@@ -480,8 +480,10 @@ impl<'a> Batch<'a> {
         let record = ledger.buffers.remove(&mut ledger.cells[usize::from(cell)].buffers, slot);
         ledger.noted(cell).lifetimes.note(self.now_ns.saturating_sub(record.allocated_ns));
         if let Some(telling) = &mut ledger.telling {
-            let memory_type = ledger.cells[usize::from(cell)].memory_type;
-            telling.release(cell, Release { end, ..release_of(&record, memory_type, self.now_ns) });
+            telling.release(cell, record.size_bytes, record.allocated_ns, self.now_ns, || Release {
+                end,
+                ..release_of(&record, ledger.cells[usize::from(cell)].memory_type, self.now_ns)
+            });
         }
         self.shrink(cell, record.size_bytes, 1);
     }

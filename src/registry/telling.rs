@@ -123,8 +123,7 @@ struct OpenBurst {
     /// The end of time while there is none: no buffer is as young.
     first_ns: u64,
     last_ns: u64,
-    held: u64,
-    /// By the number of the ledger's cell.
+    /// What of it is held, by the number of the ledger's cell.
     parts: Vec<BurstPart>,
 }
 
@@ -147,7 +146,7 @@ impl Telling {
     pub(super) fn new(policy: FeedPolicy) -> Self {
         Self {
             policy,
-            open: OpenBurst { first_ns: u64::MAX, last_ns: 0, held: 0, parts: Vec::new() },
+            open: OpenBurst { first_ns: u64::MAX, last_ns: 0, parts: Vec::new() },
             closed: Vec::new(),
             closed_until_ns: 0,
             releases: Vec::new(),
@@ -167,7 +166,7 @@ impl Telling {
         size_bytes: u64,
         now_ns: u64,
     ) {
-        // All of a batch happens at one time.
+        // All of a batch happens at one time, and most of it in one place.
         if now_ns != self.open.last_ns || self.open.parts.len() <= usize::from(cell) {
             self.advance(cell, now_ns);
         }
@@ -177,7 +176,6 @@ impl Telling {
         }
         part.buffers += 1;
         part.bytes += size_bytes;
-        self.open.held += 1;
     }
 
     /// Goes on to another time and to another cell.
@@ -198,30 +196,35 @@ impl Telling {
         }
     }
 
-    /// A buffer was released, in the cell of that number.
+    /// A buffer was released, in the cell of that number. The release is put together only if it is needed.
     #[inline]
-    pub(super) fn release(&mut self, cell: u16, release: Release) {
-        if release.allocated_ns >= self.open.first_ns {
-            let open = &mut self.open;
-            open.held = open.held.saturating_sub(1);
-            if let Some(part) = open.parts.get_mut(usize::from(cell)) {
+    pub(super) fn release(
+        &mut self,
+        cell: u16,
+        size_bytes: u64,
+        allocated_ns: u64,
+        now_ns: u64,
+        release: impl Fn() -> Release,
+    ) {
+        if allocated_ns >= self.open.first_ns {
+            if let Some(part) = self.open.parts.get_mut(usize::from(cell)) {
                 part.buffers = part.buffers.saturating_sub(1);
-                part.bytes = part.bytes.saturating_sub(release.size_bytes);
+                part.bytes = part.bytes.saturating_sub(size_bytes);
             }
-        } else if release.allocated_ns <= self.closed_until_ns && self.fold(&release) {
+        } else if allocated_ns <= self.closed_until_ns && self.fold(&release()) {
             return;
         }
-        let lifetime_ns = release.released_ns.saturating_sub(release.allocated_ns);
-        if release.size_bytes < self.policy.size_bytes_min {
+        if size_bytes < self.policy.size_bytes_min {
             self.omitted[Omission::Small as usize] += 1;
-        } else if lifetime_ns < self.policy.lifetime_ns_min.max(1) {
+        } else if now_ns.saturating_sub(allocated_ns) < self.policy.lifetime_ns_min.max(1) {
             self.omitted[Omission::Short as usize] += 1;
         } else {
-            self.releases.push(release);
+            self.releases.push(release());
         }
     }
 
     /// Adds a release to the burst that the buffer belonged to; false if that is not known.
+    #[cold]
     fn fold(&mut self, release: &Release) -> bool {
         let next = self.closed.partition_point(|burst| burst.first_ns <= release.allocated_ns);
         let Some(index) = next.checked_sub(1) else { return false };
@@ -252,7 +255,8 @@ impl Telling {
 
     fn close(&mut self) {
         let open = &mut self.open;
-        if open.held >= self.policy.burst_buffers_min && open.held > 0 {
+        let held = open.parts.iter().map(|part| part.buffers).sum();
+        if held >= self.policy.burst_buffers_min && held > 0 {
             let parts: Vec<_> = open.parts.iter().filter(|part| part.buffers > 0).copied().collect();
             let bytes = parts.iter().map(|part| part.bytes).sum();
             if self.closed.len() == BURSTS_MAX {
@@ -262,16 +266,16 @@ impl Telling {
                 first_ns: open.first_ns,
                 last_ns: open.last_ns,
                 released_ns: 0,
-                buffers: open.held,
+                buffers: held,
                 bytes,
                 orphaned_buffers: 0,
                 orphaned_bytes: 0,
-                live: open.held,
+                live: held,
             });
             self.closed_until_ns = open.last_ns;
             self.allocated.push(BurstAllocated { first_ns: open.first_ns, last_ns: open.last_ns, parts });
         }
-        (open.first_ns, open.last_ns, open.held) = (u64::MAX, 0, 0);
+        (open.first_ns, open.last_ns) = (u64::MAX, 0);
         for part in &mut open.parts {
             (part.buffers, part.bytes) = (0, 0);
         }
@@ -376,6 +380,11 @@ mod tests {
         Release { id, size_bytes, allocated_ns, released_ns, device, memory_type, end }
     }
 
+    fn release(telling: &mut Telling, release: Release) {
+        let Release { size_bytes, allocated_ns, released_ns, .. } = release;
+        telling.release(0, size_bytes, allocated_ns, released_ns, || release);
+    }
+
     fn omitted(telling: &Telling, omission: Omission) -> u64 {
         telling.omitted[omission as usize]
     }
@@ -386,7 +395,7 @@ mod tests {
         let check = |telling: &mut Telling, size_bytes, lifetime_ms: u64, is_told: bool| {
             let before = telling.releases.len();
             allocate(telling, size_bytes, 0);
-            telling.release(0, buffer(1, size_bytes, 0, lifetime_ms * MS));
+            release(telling, buffer(1, size_bytes, 0, lifetime_ms * MS));
             assert_eq!(telling.releases.len() - before, usize::from(is_told), "{size_bytes} {lifetime_ms}");
         };
         check(&mut telling, 1000, 1000, true);
@@ -400,7 +409,7 @@ mod tests {
     fn a_lifetime_of_nothing_is_never_told_so_that_no_two_spans_are_the_same() {
         let mut telling = Telling::new(FeedPolicy { lifetime_ns_min: 0, ..POLICY });
         allocate(&mut telling, 5000, 7);
-        telling.release(0, buffer(1, 5000, 7, 7));
+        release(&mut telling, buffer(1, 5000, 7, 7));
         assert_eq!((telling.releases.len(), omitted(&telling, Omission::Short)), (0, 1));
     }
 
@@ -418,7 +427,7 @@ mod tests {
         assert_eq!((burst.parts[0].buffers, burst.parts[0].bytes), (20, 20 * 5000 + 190));
         for index in 0..20 {
             assert!(telling.released.is_empty());
-            telling.release(0, buffer(index, 5000 + index, index * 50 * MS, 9000 * MS + index));
+            release(&mut telling, buffer(index, 5000 + index, index * 50 * MS, 9000 * MS + index));
         }
         let [held] = telling.released[..] else { panic!("{:?}", telling.released) };
         assert_eq!((held.buffers, held.bytes, held.released_ns), (20, 20 * 5000 + 190, 9000 * MS + 19));
@@ -432,7 +441,7 @@ mod tests {
         for index in 0..10_000 {
             allocate(&mut telling, 5000, index * MS);
             if let Some(earlier) = index.checked_sub(5) {
-                telling.release(0, buffer(earlier, 5000, earlier * MS, index * MS));
+                release(&mut telling, buffer(earlier, 5000, earlier * MS, index * MS));
             }
         }
         telling.settle(20_000 * MS);
@@ -495,7 +504,7 @@ mod tests {
                     live.push(buffer(id, size_bytes, now_ns, 0));
                 } else if !live.is_empty() {
                     let index = random(live.len() as u64) as usize;
-                    telling.release(0, Release { released_ns: now_ns, ..live.swap_remove(index) });
+                    release(&mut telling, Release { released_ns: now_ns, ..live.swap_remove(index) });
                     ended += 1;
                 } else {
                     telling.settle(now_ns);
