@@ -469,6 +469,8 @@ type Labels = BTreeMap<String, BTreeSet<String>>;
 fn known_metrics(exposition: &str) -> Labels {
     let reference = fs::read_to_string(root().join("METRICS.md")).unwrap();
     let mut metrics = Labels::new();
+    // What follows says how labels are called elsewhere.
+    let (reference, _) = reference.split_once("\n## ").unwrap();
     for line in reference.lines().filter_map(|line| line.strip_prefix("| `")) {
         let cells: Vec<&str> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
         let [name, kind, _, labels, ..] = cells[..] else { panic!("{line}") };

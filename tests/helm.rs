@@ -194,7 +194,7 @@ fn what_the_guide_shows_is_valid() {
             assert_eq!(render(&path).problems, [""; 0]);
         }
     }
-    assert_eq!(count, 5);
+    assert_eq!(count, 6);
 }
 
 #[test]

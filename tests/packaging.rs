@@ -329,6 +329,9 @@ fn check_reload(machine: &Machine) {
 
 #[test]
 fn the_package_is_as_debian_wants_packages_to_be() {
+    let changelog =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/changelog")).unwrap();
+    assert!(changelog.starts_with(&format!("ttmem ({}-", env!("CARGO_PKG_VERSION"))), "{changelog}");
     let mut command = Command::new("lintian");
     command.args(["--allow-root", "--no-cfg", "--fail-on", "error,warning"]);
     let output = command.arg(packages().join("ttmem_1.deb")).output();
