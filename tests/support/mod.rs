@@ -14,8 +14,11 @@ pub mod boards;
 pub mod certificates;
 pub mod exposition;
 pub mod frames;
+pub mod mapped;
 pub mod prometheus;
+pub mod raw_rings;
 pub mod regions;
+pub mod reporter;
 pub mod rules;
 pub mod web;
 
