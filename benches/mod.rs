@@ -7,6 +7,7 @@
 //! A row is one entry in `ROWS` and one function that returns a `Report`.
 
 mod clients;
+mod exporting;
 mod http;
 mod limit;
 mod measure;
@@ -53,6 +54,11 @@ const ROWS: &[Row] = &[
         measure: ring::throughput,
     },
     Row { name: "ring", about: "what one report costs the thread that makes it", measure: ring::cost },
+    Row {
+        name: "reports-exporting",
+        about: "the same, with everything exported over OTLP and without",
+        measure: exporting::beside_none,
+    },
     Row {
         name: "query",
         about: "one client asks with QUERY and waits for the answer",

@@ -29,6 +29,8 @@ pub(super) enum Subject {
     Ttmem,
     /// The daemon, believing whatever pid a frame claims.
     TtmemTrusting,
+    /// The daemon, exporting to a collector at that address.
+    TtmemExporting(SocketAddr),
     Seed,
     Blocking,
 }
@@ -39,6 +41,7 @@ impl Subject {
         match self {
             Self::Limit => "limit",
             Self::Ttmem | Self::TtmemTrusting => "ttmem",
+            Self::TtmemExporting(_) => "exporting",
             Self::Seed => "seed",
             Self::Blocking => "blocking",
         }
@@ -46,7 +49,7 @@ impl Subject {
 
     fn role(self) -> &'static str {
         match self {
-            Self::Ttmem | Self::TtmemTrusting => "daemon",
+            Self::Ttmem | Self::TtmemTrusting | Self::TtmemExporting(_) => "daemon",
             yardstick => yardstick.name(),
         }
     }
@@ -77,6 +80,9 @@ impl Server {
             Subject::TtmemTrusting => {
                 command.args(["--", "--trust-claimed-pids"]);
             }
+            Subject::TtmemExporting(collector) => {
+                command.args(["--", "--otlp-endpoint", &format!("http://{collector}")]);
+            }
             Subject::Seed => {
                 let lines = bench.directory.path().join("seed.lines");
                 command.stdout(File::create(&lines)?);
@@ -86,7 +92,7 @@ impl Server {
         }
         let mut child = OwnedChild::spawn(&mut command)?;
         let http = match subject {
-            Subject::Ttmem | Subject::TtmemTrusting => {
+            Subject::Ttmem | Subject::TtmemTrusting | Subject::TtmemExporting(_) => {
                 Some(child.until_ready(&log, || listening_address(&log))?)
             }
             Subject::Limit | Subject::Seed | Subject::Blocking => None,

@@ -22,10 +22,7 @@ pub(super) fn batched(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
 }
 
 fn compare(bench: &Bench, row: &Row, batch: usize, goal: Goal) -> anyhow::Result<Report> {
-    let start = |subject: Subject| {
-        let server = Rc::new(Server::start(bench, subject)?);
-        Contender::start(bench, server, subject.name(), Way::Frames { batch })
-    };
+    let start = |subject: Subject| Contender::with_frames(bench, subject, batch);
     let (mut limit, mut ttmem, mut seed) =
         (start(Subject::Limit)?, start(Subject::Ttmem)?, start(Subject::Seed)?);
     for _ in 0..bench.effort.rounds {
@@ -47,7 +44,7 @@ fn compare(bench: &Bench, row: &Row, batch: usize, goal: Goal) -> anyhow::Result
 
 /// One server through all its rounds.
 pub(super) struct Contender {
-    server: Rc<Server>,
+    pub(super) server: Rc<Server>,
     name: &'static str,
     way: Way,
     /// What each client sends in a round: the slowest of the three would need minutes for what the fastest does in one
@@ -60,6 +57,12 @@ pub(super) struct Contender {
 }
 
 impl Contender {
+    /// A server of its own, to which clients send so many frames per send().
+    pub(super) fn with_frames(bench: &Bench, subject: Subject, batch: usize) -> anyhow::Result<Self> {
+        let server = Rc::new(Server::start(bench, subject)?);
+        Self::start(bench, server, subject.name(), Way::Frames { batch })
+    }
+
     pub(super) fn start(
         bench: &Bench,
         server: Rc<Server>,

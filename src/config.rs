@@ -10,8 +10,10 @@ mod error;
 mod file;
 mod flags;
 mod origin;
+mod otlp;
 mod products;
 mod settings;
+mod spans;
 mod values;
 mod web;
 mod written;
@@ -24,9 +26,14 @@ pub use device::{DEVICE_KEYS, DeviceConfig, DeviceKey};
 pub use error::{ConfigError, Place, Problem};
 pub use flags::arguments;
 pub use origin::{Loaded, Origin};
+pub use otlp::{OtlpConfig, OtlpEndpoint, OtlpHeaders, OtlpSignal};
 pub use products::{PRODUCTS, Product};
 pub use settings::{Kind, SETTINGS, Setting};
-pub use values::{Arch, ListenAddress, LogFormat, LogLevel, Range, SocketBufferTypes, SocketLayout};
+pub use spans::SpansConfig;
+pub use values::{
+    Arch, ListenAddress, LogFormat, LogLevel, OtlpCompression, OtlpHistograms, OtlpProtocol, OtlpTemporality,
+    Range, SocketBufferTypes, SocketLayout,
+};
 pub use web::{
     CIPHER_SUITES, ClientAuth, Named, Pem, PemSource, RateLimit, SYSTEM_AUTHORITIES, TlsConfig, TlsVersions,
     User, WebConfig,
@@ -73,12 +80,22 @@ pub struct Config {
     pub devices: Vec<DeviceConfig>,
     /// Where tt-metal publishes its regions; none if they are not to be read.
     pub shm_dir: Option<PathBuf>,
+    /// Where the kernel driver lists processes; none if it is not to be read.
+    pub driver_proc_dir: Option<PathBuf>,
+    /// Where the kernel driver describes devices; none if it is not to be read.
+    pub driver_sys_dir: Option<PathBuf>,
     /// Milliseconds between two readings of the regions.
     pub shm_interval_ms: u64,
+    /// Where the kubelet has an entry for every container; none if their names are not to be looked up.
+    pub container_log_dir: Option<PathBuf>,
     /// Seconds that the series of an ended process stay.
     pub process_linger_seconds: u64,
     /// Processes that have series of their own, per device.
     pub processes_max: u32,
+    /// What goes to an OpenTelemetry collector.
+    pub otlp: OtlpConfig,
+    /// What is told as spans.
+    pub spans: SpansConfig,
     /// Whether the demonstration workload runs as well.
     pub demo: bool,
     /// The form of log lines.
@@ -104,9 +121,14 @@ impl Default for Config {
             web_config: None,
             devices: Vec::new(),
             shm_dir: Some(PathBuf::from("/dev/shm")),
+            driver_proc_dir: Some(PathBuf::from("/proc/driver/tenstorrent")),
+            driver_sys_dir: Some(PathBuf::from("/sys/class/tenstorrent")),
             shm_interval_ms: 100,
+            container_log_dir: Some(PathBuf::from("/var/log/containers")),
             process_linger_seconds: 300,
             processes_max: 1000,
+            otlp: OtlpConfig::default(),
+            spans: SpansConfig::default(),
             demo: false,
             log_format: LogFormat::Auto,
             log_level: LogLevel::Info,

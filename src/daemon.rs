@@ -21,14 +21,16 @@ use crate::cli::demo::Demo;
 use crate::cli::screen::{self, Style};
 use crate::clock;
 use crate::config::{
-    Arch as ConfigArch, Config, ConfigError, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS,
-    restart_needed,
+    Config, ConfigError, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS, SpansConfig, restart_needed,
 };
-use crate::ingest::Ingest;
-use crate::registry::{Arch, Banks, DeviceInfo, Registry, Time};
+use crate::ingest::{Devices, Ingest};
+use crate::registry::{FeedPolicy, Registry, Time};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
+use crate::sinks::otlp::{Exported, Otlp, Span};
+use crate::sinks::traces::{self, RecorderPolicy, Traces};
 use crate::socket::Socket;
 use crate::views::json;
+use crate::views::trace::exemplar;
 
 /// Threads that answer HTTP: one that encodes a large scrape leaves another for the probes.
 const HTTP_THREADS: usize = 2;
@@ -40,6 +42,8 @@ const DEMO_INTERVAL: Duration = Duration::from_secs(5);
 /// Devices that `serve --demo` fills, and what they are unless the configuration says something else.
 const DEMO_DEVICES: u16 = 2;
 const DEMO_PRODUCT: &str = "n150";
+
+const NS_PER_MS: u64 = 1_000_000;
 
 type LogLevelHandle = reload::Handle<LevelFilter, LogRegistry>;
 
@@ -75,17 +79,25 @@ async fn serve(
     passed: Passed,
     log_level: &LogLevelHandle,
 ) -> anyhow::Result<()> {
-    let registry = Arc::new(Registry::new(clock::monotonic_ns()));
-    configure_devices(&registry, &[], &config.devices);
-    if config.demo && config.devices.is_empty() {
-        configure_devices(&registry, &[], &demo_devices());
-    }
+    let registry = Arc::new(new_registry(&config));
+    let devices = Devices::new(Arc::clone(&registry));
+    devices.configure(&described_devices(&config));
     let started_seconds = clock::unix_ns() as f64 / 1e9;
     let metrics = DaemonMetrics::new(env!("CARGO_PKG_VERSION"), env!("TTMEM_REVISION"), started_seconds)
         .context("cannot make metrics")?;
     metrics.reloaded(started_seconds);
     let web = Web::load(config.web_config.as_deref())?;
-    let sources = Arc::new(Sources::new(Arc::clone(&registry), metrics, config.processes_max as usize, web));
+    let host = Arc::new(traces::host());
+    let processes_max = config.processes_max as usize;
+    let sources =
+        Arc::new(Sources::new(Arc::clone(&registry), metrics, processes_max, web, Arc::clone(&host)));
+    let exported = exemplify(&registry);
+    let otlp = config.otlp.is_on().then(|| Otlp::start(&config, &sources, exported)).transpose()?;
+    let outboxes = otlp.as_ref().map(|otlp| otlp.outboxes().clone()).filter(|_| has_listener(&config));
+    let traces = outboxes.map(|outboxes| {
+        Traces::start(Arc::clone(&registry), Arc::clone(&host), recorder_policy(&config.spans), outboxes)
+    });
+    let traces = traces.transpose().context("cannot start the recorder of traces")?;
 
     // Signals first: one that comes while the rest starts must not be lost.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -98,7 +110,8 @@ async fn serve(
     };
     let socket_path = socket.path().to_owned();
     let listeners = listeners(&config, passed.http).await?;
-    let ingest = Ingest::start(&config, Arc::clone(&registry), socket).context("cannot start ingest")?;
+    let ingest = Ingest::start(&config, Arc::clone(&registry), Arc::clone(&devices), socket)
+        .context("cannot start ingest")?;
     info!(path = %socket_path.display(), "taking allocation reports");
 
     let (stop, stopping) = watch::channel(false);
@@ -110,8 +123,15 @@ async fn serve(
 
     tell_systemd(&[NotifyState::Ready]);
 
-    let mut daemon =
-        Running { origin, started_with: &config, config: config.clone(), registry, sources, log_level };
+    let mut daemon = Running {
+        origin,
+        started_with: &config,
+        config: config.clone(),
+        registry,
+        devices,
+        sources,
+        log_level,
+    };
     let mut retire = tokio::time::interval(RETIRE_INTERVAL);
     let mut draw = tokio::time::interval(DEMO_INTERVAL);
     let is_watched = sd_notify::watchdog_enabled().is_some();
@@ -141,10 +161,53 @@ async fn serve(
         demo.stop();
     }
     ingest.drain().await;
+    if let Some(traces) = traces {
+        traces.stop().await;
+    }
+    if let Some(otlp) = otlp {
+        otlp.stop().await;
+    }
     stop.send_replace(true);
     server.await.context("the HTTP server failed")?;
     info!("stopped");
     Ok(())
+}
+
+/// An empty registry; it tells what happens if somebody wants to hear it.
+fn new_registry(config: &Config) -> Registry {
+    let registry = Registry::new(clock::monotonic_ns());
+    if !has_listener(config) {
+        return registry;
+    }
+    let SpansConfig { size_bytes_min, lifetime_ms_min, burst_buffers_min, burst_gap_ms, .. } = config.spans;
+    registry.told(FeedPolicy {
+        size_bytes_min,
+        lifetime_ns_min: lifetime_ms_min.saturating_mul(NS_PER_MS),
+        burst_gap_ns: burst_gap_ms.saturating_mul(NS_PER_MS),
+        burst_buffers_min,
+    })
+}
+
+/// Whether spans or log records are exported.
+fn has_listener(config: &Config) -> bool {
+    [&config.otlp.traces, &config.otlp.logs].iter().any(|signal| signal.active_endpoint().is_some())
+}
+
+fn recorder_policy(spans: &SpansConfig) -> RecorderPolicy {
+    RecorderPolicy {
+        spans_per_second_max: spans.per_second_max,
+        interval_ns: spans.interval_seconds.saturating_mul(1000 * NS_PER_MS),
+        growth_bytes_min: spans.size_bytes_min,
+    }
+}
+
+/// What is done with spans that a collector has: from then on they may be pointed to.
+fn exemplify(registry: &Arc<Registry>) -> Exported<Span> {
+    let registry = Arc::clone(registry);
+    Box::new(move |spans| {
+        let exemplars: Vec<_> = spans.iter().filter_map(exemplar).collect();
+        registry.exemplify(&exemplars);
+    })
 }
 
 /// Tells systemd how far the daemon is. Where something else has started it, nothing is sent.
@@ -186,6 +249,7 @@ struct Running<'a> {
     /// What can change is as it was last read.
     config: Config,
     registry: Arc<Registry>,
+    devices: Arc<Devices>,
     sources: Arc<Sources>,
     log_level: &'a LogLevelHandle,
 }
@@ -209,7 +273,7 @@ impl Running<'_> {
         if let Err(error) = self.log_level.reload(level_filter(loaded.config.log_level)) {
             error!(%error, "cannot change the log's level");
         }
-        configure_devices(&self.registry, &self.config.devices, &loaded.config.devices);
+        self.devices.configure(&described_devices(&loaded.config));
         self.config = loaded.config;
         self.sources.metrics.reloaded(clock::unix_ns() as f64 / 1e9);
         info!("configuration reloaded");
@@ -223,58 +287,20 @@ impl Running<'_> {
     fn draw(&self) {
         let (monotonic_ns, unix_ns) = clock::now();
         let snapshot = self.registry.snapshot(Time { monotonic_ns, unix_ns });
-        let processes = json::Processes::of(&snapshot, |_| true).processes;
+        let processes = json::Processes::of(&snapshot, &self.sources.host, |_| true).processes;
         let picture = screen::render(&json::Devices::of(&snapshot), &processes, &Style::of_terminal());
         // Nobody may be looking: the daemon goes on.
         let _ = crate::cli::print(&(picture + "\n"));
     }
 }
 
-/// Makes the configured devices known, with what the configuration says about them, and forgets what it said before.
-fn configure_devices(registry: &Registry, before: &[DeviceConfig], now: &[DeviceConfig]) {
-    let is_gone = |device: &&DeviceConfig| !now.iter().any(|named| named.index == device.index);
-    for device in before.iter().filter(is_gone) {
-        registry.device(device.index).update_info(|info| {
-            let seen_asic_id = info.asic_id.take().filter(|seen| device.asic_id.as_ref() != Some(seen));
-            *info = DeviceInfo { asic_id: seen_asic_id, ..DeviceInfo::default() };
-        });
+/// The devices that the configuration describes; the demo's, where it describes none.
+fn described_devices(config: &Config) -> Vec<DeviceConfig> {
+    if !config.demo || !config.devices.is_empty() {
+        return config.devices.clone();
     }
-    for device in now {
-        registry.device(device.index).update_info(|info| {
-            let banks = |count, bank_bytes| Banks { count, bank_bytes };
-            *info = DeviceInfo {
-                arch: device.architecture().map(arch),
-                board: device.board_name().map(Into::into),
-                asic_id: device.asic_id.clone().or_else(|| info.asic_id.clone()),
-                pci_bus_id: device.pci_bus_id.clone(),
-                capacity_source: device.capacity_source(),
-                dram_bytes: device.dram_capacity_bytes(),
-                l1_bytes: device.l1_capacity_bytes(),
-                dram_banks: device
-                    .product
-                    .filter(|_| device.dram_bytes.is_none())
-                    .map(|product| banks(product.dram_banks, product.dram_bank_bytes)),
-                l1_banks: device
-                    .product
-                    .filter(|_| device.l1_bytes.is_none())
-                    .map(|product| banks(product.l1_banks, product.l1_bank_bytes)),
-            };
-        });
-    }
-}
-
-fn demo_devices() -> Vec<DeviceConfig> {
     let product = PRODUCTS.iter().find(|product| product.name == DEMO_PRODUCT);
     (0..DEMO_DEVICES).map(|index| DeviceConfig { index, product, ..DeviceConfig::default() }).collect()
-}
-
-fn arch(arch: ConfigArch) -> Arch {
-    match arch {
-        ConfigArch::Grayskull => Arch::Grayskull,
-        ConfigArch::WormholeB0 => Arch::WormholeB0,
-        ConfigArch::Blackhole => Arch::Blackhole,
-        ConfigArch::Quasar => Arch::Quasar,
-    }
 }
 
 fn start_log(config: &Config) -> anyhow::Result<LogLevelHandle> {

@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
-use support::frames::{CB_ALLOC, Connection, Frame, KERNEL_LOAD};
+use support::frames::{ALLOCATION_FAILED, CB_ALLOC, Connection, Frame, KERNEL_LOAD};
 use support::{Daemon, PATIENCE, Peer, Response, exposition, request, wait_for};
 
 /// Every metric that the socket alone gives reason for, with its type and its labels; what is known about the daemon's own process
@@ -21,6 +21,8 @@ const FAMILIES: &[(&str, &str, &[&str])] = &[
     ("ttmem_device_memory_limit_bytes", "gauge", &["device", "memory_type"]),
     ("ttmem_device_memory_usage_bytes", "gauge", &["device", "memory_type"]),
     ("ttmem_device_memory_peak_bytes", "gauge", &["device", "memory_type"]),
+    ("ttmem_device_memory_largest_free_block_bytes", "gauge", &["device", "memory_type"]),
+    ("ttmem_device_allocation_failures_total", "counter", &["device", "memory_type", "reason"]),
     ("ttmem_device_buffers", "gauge", &["device", "memory_type"]),
     ("ttmem_device_allocated_bytes_total", "counter", &["device", "memory_type"]),
     ("ttmem_device_freed_bytes_total", "counter", &["device", "memory_type"]),
@@ -36,7 +38,21 @@ const FAMILIES: &[(&str, &str, &[&str])] = &[
     ("ttmem_process_memory_peak_bytes", "gauge", &["device", "memory_type", "pid", "process"]),
     ("ttmem_process_buffers", "gauge", &["device", "memory_type", "pid", "process"]),
     ("ttmem_process_allocated_bytes_total", "counter", &["device", "memory_type", "pid", "process"]),
-    ("ttmem_process_info", "gauge", &["pid", "process", "source", "user"]),
+    (
+        "ttmem_process_info",
+        "gauge",
+        &[
+            "container_id",
+            "k8s_container_name",
+            "k8s_namespace_name",
+            "k8s_pod_name",
+            "k8s_pod_uid",
+            "pid",
+            "process",
+            "source",
+            "user",
+        ],
+    ),
     ("ttmem_process_start_time_seconds", "gauge", &["pid", "process"]),
     ("ttmem_process_suppressed", "gauge", &["device"]),
     ("ttmem_process_suppressed_memory_usage_bytes", "gauge", &["device", "memory_type"]),
@@ -496,6 +512,7 @@ fn the_exposition_has_every_metric_once_with_help_and_type() {
     }
     connection.send(&[Frame::free(1, 0), Frame { kind: CB_ALLOC, ..Frame::alloc(1, 4096, 0) }]);
     connection.send(&[Frame { kind: KERNEL_LOAD, ..Frame::alloc(1, 4096, 0) }]);
+    connection.send(&[Frame { kind: ALLOCATION_FAILED, ..Frame::alloc(1, 4096, 0) }]);
     connection.query(0);
     // The second scrape tells how long the first took.
     daemon.metrics();

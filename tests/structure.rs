@@ -11,12 +11,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("socket", &[]),
     ("activation", &[]),
+    ("throttle", &[]),
     ("config", &[]),
     ("registry", &[]),
-    ("ingest", &["wire", "registry", "config", "clock", "socket"]),
+    ("ingest", &["wire", "registry", "config", "clock", "socket", "throttle"]),
     ("views", &["registry"]),
     ("analysis", &["registry"]),
-    ("sinks", &["registry", "views", "analysis", "config", "clock", "socket"]),
+    ("sinks", &["registry", "views", "analysis", "config", "clock", "socket", "throttle"]),
     (
         "daemon",
         &[
@@ -671,12 +672,18 @@ fn metric_complaints(metric: &MetricRow) -> Vec<String> {
     must(help.starts_with(|first: char| first.is_uppercase()), "its help begins with a capital");
     must(name.ends_with("_total") == (kind == "Counter"), "_total is for counters, and for all of them");
     must(base.ends_with("_bytes") == (unit == "By"), "_bytes is for bytes, and for all of them");
-    must(base.ends_with("_seconds") == (unit == "s"), "_seconds is for seconds, and for all of them");
+    let is_product = base.ends_with("_byte_seconds");
+    must(is_product == (unit == "By.s"), "_byte_seconds is for the product, and for all of them");
+    must(
+        (base.ends_with("_seconds") && !is_product) == (unit == "s"),
+        "_seconds is for seconds, and for all of them",
+    );
     must(
         !["_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end)),
         "_bucket, _sum and _count are a histogram's own",
     );
-    let is_ucum = ["By", "s", "1"].contains(&unit.as_str()) || (unit.starts_with('{') && unit.ends_with('}'));
+    let is_ucum =
+        ["By", "s", "By.s", "1"].contains(&unit.as_str()) || (unit.starts_with('{') && unit.ends_with('}'));
     must(is_ucum, "its unit is a base unit in UCUM's spelling");
     for label in labels {
         let is_taken =

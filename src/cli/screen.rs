@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::io::{IsTerminal, stdout};
 
-use crate::views::json::{Device, DeviceMemory, Devices, Process};
+use crate::views::json::{Device, DeviceMemory, Devices, Process, Untracked};
 
 /// Columns where nothing tells how many there are.
 const WIDTH_DEFAULT: usize = 100;
@@ -78,7 +78,24 @@ fn device_lines(device: &Device, style: &Style, out: &mut String) {
     {
         memory_line(memory, style, out);
     }
+    if let Some(untracked) = device.untracked.as_ref().filter(|untracked| untracked.processes > 0) {
+        untracked_line(untracked, style, out);
+    }
     out.push('\n');
+}
+
+fn untracked_line(untracked: &Untracked, style: &Style, out: &mut String) {
+    let who = plural(untracked.processes, "process holds", "processes hold");
+    let report = if untracked.processes == 1 { "reports" } else { "report" };
+    let named: Vec<_> = untracked
+        .named
+        .iter()
+        .map(|process| {
+            format!("{} (pid {}, {})", printable(&process.process), process.pid, printable(&process.user))
+        })
+        .collect();
+    let text = clip(&format!("{who} it open and {report} nothing: {}", named.join(", ")), style.width - 2);
+    line(out, format_args!("  {}", paint(&text, "33", style)));
 }
 
 fn memory_line(memory: &DeviceMemory, style: &Style, out: &mut String) {
@@ -241,7 +258,7 @@ fn paint(text: &str, code: &str, style: &Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::views::json::{DeviceReported, HeldMemory};
+    use crate::views::json::{DeviceReported, HeldMemory, UntrackedProcess};
 
     const PLAIN: Style = Style { width: 100, is_terminal: false, color: false, unicode: false };
 
@@ -292,8 +309,14 @@ mod tests {
             board: Some("n150".into()),
             asic_id: None,
             pci_bus_id: None,
+            serial: None,
+            firmware: None,
             capacity_source: None,
             processes: 1,
+            untracked: Some(Untracked {
+                processes: 2,
+                named: vec![UntrackedProcess { pid: 99, process: "tt-smi".into(), user: "root".into() }],
+            }),
             memory: vec![memory],
         };
         let held = HeldMemory {
@@ -311,7 +334,10 @@ mod tests {
             uid: 1000,
             source: "socket".into(),
             cgroup: None,
+            container: None,
             start_time_seconds: Some(40.0),
+            trace_id: String::new(),
+            span_id: String::new(),
             ended: false,
             device_usage_bytes: 6 << 30,
             memory: vec![held],
@@ -320,6 +346,7 @@ mod tests {
         let expected = "\
 device 0 (n150, wormhole_b0)  1 process
   dram          ##########.........    6.0 GiB   50 % of   12.0 GiB  peak    7.0 GiB  1,204 buffers
+  2 processes hold it open and report nothing: tt-smi (pid 99, root)
 
      PID       USER  DEVICES       DRAM         L1    BUFFERS     AGE   PROCESS
     4711         ml        0    6.0 GiB        0 B      1,204   1m00s   llama?[2J

@@ -1,8 +1,12 @@
 //! The configuration table: one row makes a flag, an environment variable, a TOML key, its help and its
 //! documentation.
 
+use std::path::Path;
+
 use super::Config;
 use super::device;
+use super::otlp;
+use super::spans;
 use super::values::{self, LogFormat, LogLevel, Range, SocketBufferTypes, SocketLayout};
 use super::written::{self, quoted};
 
@@ -342,10 +346,7 @@ pub const SETTINGS: &[Setting] = &[
         help: "Where tt-metal publishes its memory regions",
         details: "none: do not read them.",
         apply: |config, text| values::unless_none(text, values::path).map(|dir| config.shm_dir = dir),
-        show: |config| match &config.shm_dir {
-            Some(dir) => quoted(&dir.to_string_lossy()),
-            None => quoted("none"),
-        },
+        show: |config| shown_directory(config.shm_dir.as_deref()),
     },
     Setting {
         key: "shm_interval_ms",
@@ -361,6 +362,50 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| config.shm_interval_ms.to_string(),
     },
     Setting {
+        key: "container_log_dir",
+        flag: "container-log-dir",
+        section: "Other sources",
+        value_name: "DIR",
+        kind: Kind::Path,
+        default: "/var/log/containers",
+        reload: false,
+        help: "Where the kubelet has an entry for every container, which tells its pod and namespace",
+        details: "Only names of entries are read. Without the directory, or with none, a process's container and pod are \
+                  known by their ids alone.",
+        apply: |config, text| {
+            values::unless_none(text, values::path).map(|dir| config.container_log_dir = dir)
+        },
+        show: |config| shown_directory(config.container_log_dir.as_deref()),
+    },
+    Setting {
+        key: "driver_proc_dir",
+        flag: "driver-proc-dir",
+        section: "Other sources",
+        value_name: "DIR",
+        kind: Kind::Path,
+        default: "/proc/driver/tenstorrent",
+        reload: false,
+        help: "Where the kernel driver lists the processes that hold a device open",
+        details: "From it come the processes that hold a device and report nothing. A directory that is not \
+                  there is a host without the driver. none: do not look.",
+        apply: |config, text| values::unless_none(text, values::path).map(|dir| config.driver_proc_dir = dir),
+        show: |config| shown_directory(config.driver_proc_dir.as_deref()),
+    },
+    Setting {
+        key: "driver_sys_dir",
+        flag: "driver-sys-dir",
+        section: "Other sources",
+        value_name: "DIR",
+        kind: Kind::Path,
+        default: "/sys/class/tenstorrent",
+        reload: false,
+        help: "Where the kernel driver describes its devices",
+        details: "From it come card type, serial number, unique id, PCI address and firmware; a card of a \
+                  known product also has its capacities. none: do not look.",
+        apply: |config, text| values::unless_none(text, values::path).map(|dir| config.driver_sys_dir = dir),
+        show: |config| shown_directory(config.driver_sys_dir.as_deref()),
+    },
+    Setting {
         key: "demo",
         flag: "demo",
         section: "Other sources",
@@ -373,6 +418,30 @@ pub const SETTINGS: &[Setting] = &[
         apply: |config, text| values::switch(text).map(|on| config.demo = on),
         show: |config| config.demo.to_string(),
     },
+    otlp::ENDPOINT,
+    otlp::PROTOCOL,
+    otlp::SIGNALS,
+    otlp::HEADERS,
+    otlp::TIMEOUT,
+    otlp::COMPRESSION,
+    otlp::CERTIFICATE,
+    otlp::CLIENT_CERTIFICATE,
+    otlp::CLIENT_KEY,
+    otlp::METRIC_INTERVAL,
+    otlp::TEMPORALITY,
+    otlp::HISTOGRAMS,
+    otlp::QUEUE_ITEMS_ROW,
+    otlp::QUEUE_BYTES_ROW,
+    otlp::BATCH_ITEMS_ROW,
+    otlp::BATCH_DELAY,
+    otlp::RETRY,
+    otlp::SHUTDOWN,
+    spans::SIZE_MIN,
+    spans::LIFETIME_MIN,
+    spans::PER_SECOND_MAX,
+    spans::BURST_MIN,
+    spans::BURST_GAP,
+    spans::INTERVAL,
     Setting {
         key: "process_linger_seconds",
         flag: "process-linger-seconds",
@@ -419,3 +488,7 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| written::devices(&config.devices),
     },
 ];
+
+fn shown_directory(directory: Option<&Path>) -> String {
+    quoted(&directory.map_or("none".into(), Path::to_string_lossy))
+}

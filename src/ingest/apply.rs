@@ -11,8 +11,8 @@ use super::Context;
 use super::attribution::Attribution;
 use super::processes::Tracked;
 use crate::registry::{
-    Allocated, Arch, Batch, BufferFilter, Cursor, DEVICES_MAX, Device, Event, KernelKind, Loss, MemoryType,
-    Refusal, Rejection, Time,
+    Allocated, AllocationFailure, Arch, Batch, BufferFilter, Cursor, DEVICES_MAX, Device, Event, KernelKind,
+    Loss, MemoryType, Refusal, Rejection, Time, TraceContext,
 };
 
 /// Buffers that one dump lists singly; the sums beside them cover all.
@@ -82,8 +82,8 @@ impl Applier {
     }
 
     /// The peer's process, of whose generation this session is from now on.
-    pub(super) fn negotiate(&mut self) -> io::Result<Arc<Tracked>> {
-        let tracked = self.attribution.process(self.attribution.peer_pid())?;
+    pub(super) fn negotiate(&mut self, time: Time) -> io::Result<Arc<Tracked>> {
+        let tracked = self.attribution.process(self.attribution.peer_pid(), time.monotonic_ns)?;
         self.generation.get_or_insert_with(|| tracked.generation());
         Ok(tracked)
     }
@@ -94,7 +94,7 @@ impl Applier {
 
     /// The peer's process will report anew what it holds: what is known of it is forgotten.
     pub(super) fn renew(&mut self, time: Time) -> io::Result<()> {
-        let tracked = self.attribution.process(self.attribution.peer_pid())?;
+        let tracked = self.attribution.process(self.attribution.peer_pid(), time.monotonic_ns)?;
         let mut batch = self.context.registry.batch(tracked.process(), time.monotonic_ns);
         batch.forget();
         // While the ledger is held, so that no older session comes in between.
@@ -144,7 +144,7 @@ impl Applier {
             if !self.attribution.knows(claimed) {
                 budget = budget.saturating_sub(RESOLUTION_COST);
             }
-            let tracked = self.attribution.process(claimed)?;
+            let tracked = self.attribution.process(claimed, time.monotonic_ns)?;
             let mut batch = context.registry.batch(tracked.process(), time.monotonic_ns);
             let is_outdated = self.generation.is_some_and(|own| own != tracked.generation());
             let mut at = at;
@@ -152,7 +152,7 @@ impl Applier {
                 self.counts[report.event as usize] += 1;
                 if is_outdated {
                     // A newer connection of the same process has reported it once more.
-                } else if let Err(rejection) = report.apply(&mut batch, context.registry.events()) {
+                } else if let Err(rejection) = report.apply(&mut batch, context.registry.events(), time) {
                     self.reject(rejection, at, time);
                 }
                 budget = budget.saturating_sub(batch.take_searches());
@@ -172,7 +172,7 @@ impl Applier {
     pub(super) fn has_one_meaning(&self, message: &Header) -> bool {
         let [seed, metal] = [wire::BufferTypes::Seed, wire::BufferTypes::Metal];
         match message.kind {
-            Kind::Alloc => {
+            Kind::Alloc | Kind::AllocationFailed => {
                 self.context.policy.buffer_types.is_some()
                     || seed.decode(message.buffer_type) == metal.decode(message.buffer_type)
             }
@@ -191,6 +191,8 @@ impl Applier {
             Kind::CbFree => Event::CbFree,
             Kind::KernelLoad => Event::KernelLoad,
             Kind::KernelUnload => Event::KernelUnload,
+            Kind::TraceContext => Event::TraceContext,
+            Kind::AllocationFailed => Event::AllocationFailed,
             _ => return None,
         };
         let buffer_types = self.context.policy.buffer_types.unwrap_or(layout.buffer_types());
@@ -256,6 +258,7 @@ impl Applier {
             return;
         }
         if let Some(suppressed) = self.context.throttle.admit(rejection.name(), time.monotonic_ns) {
+            self.context.tell_rejected(self.peer_pid(), rejection, suppressed, time.monotonic_ns);
             warn!(
                 peer = self.peer_pid(),
                 offset = at,
@@ -384,8 +387,18 @@ struct Report {
 }
 
 impl Report {
-    fn apply(&self, batch: &mut Batch<'_>, events: &crate::registry::EventCounters) -> Result<(), Rejection> {
+    fn apply(
+        &self,
+        batch: &mut Batch<'_>,
+        events: &crate::registry::EventCounters,
+        time: Time,
+    ) -> Result<(), Rejection> {
         let Header { device_id, size_bytes, buffer_id, .. } = self.message;
+        if self.event == Event::TraceContext {
+            let wire::TraceContext { trace_id, parent_id, flags } =
+                wire::TraceContext::decode(&self.message).ok_or(Rejection::TraceContext)?;
+            return batch.join_trace(TraceContext { trace_id, parent_id, flags }).map_err(rejection);
+        }
         let device = device_index(device_id).ok_or(Rejection::DeviceOutOfRange)?;
         let outcome = match self.event {
             Event::Alloc => {
@@ -401,6 +414,14 @@ impl Report {
             Event::CbFree => batch.give_back(device, MemoryType::Cb, size_bytes),
             Event::KernelLoad => batch.load_kernel(device, self.kernel_kind()?, size_bytes),
             Event::KernelUnload => batch.unload_kernel(device, self.kernel_kind()?, size_bytes),
+            Event::AllocationFailed => batch.fail(AllocationFailure {
+                device,
+                memory_type: self.memory_type()?,
+                requested_bytes: size_bytes,
+                largest_free_block_bytes: buffer_id,
+                free_bytes: self.message.timestamp_ns,
+                at_ns: time.monotonic_ns,
+            }),
             other => unreachable!("{other:?} is not made into a report"),
         };
         outcome.map_err(rejection)
@@ -433,6 +454,7 @@ fn rejection(refusal: Refusal) -> Rejection {
         Refusal::AmbiguousFree => Rejection::AmbiguousFree,
         Refusal::ProcessEnded => Rejection::ProcessEnded,
         Refusal::TooManyBuffers => Rejection::TooManyBuffers,
+        Refusal::OtherTrace => Rejection::TraceContext,
     }
 }
 

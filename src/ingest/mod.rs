@@ -3,11 +3,12 @@
 //! The idea is a few threads, each with its own event loop, between which connections are dealt out: a connection stays on its thread,
 //! so its messages are applied in order, and threads meet only where two of them report for one process.
 
+mod cgroup;
 mod peer;
 mod procfs;
-mod throttle;
 
 mod attribution;
+mod containers;
 mod processes;
 
 mod apply;
@@ -16,6 +17,9 @@ mod ring;
 mod session;
 mod stream;
 
+mod devices;
+mod driver;
+mod inventory;
 mod region;
 mod regions;
 
@@ -35,10 +39,15 @@ use ttmem_wire::{BufferTypes, Layout};
 
 use crate::clock;
 use crate::config::{Config, SocketBufferTypes, SocketLayout};
-use crate::registry::{Loss, Registry, Rejection};
-use crate::socket::Socket;
+use crate::registry::{Loss, Occurrence, Registry, RejectedPeer, Rejection};
+use crate::socket::{BACKLOG, Socket};
+use crate::throttle::{self, Throttle};
 use apply::Applier;
 use attribution::Attribution;
+use containers::Containers;
+pub use devices::Devices;
+use driver::Driver;
+use inventory::Inventory;
 use peer::{Peer, PeerError};
 use processes::Processes;
 use procfs::ArgumentsReader;
@@ -46,7 +55,6 @@ use regions::Regions;
 use ring::RingMemory;
 use session::Session;
 use stream::Stream;
-use throttle::Throttle;
 
 /// How long sessions may take to apply what has been sent when the daemon stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -57,6 +65,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 struct Context {
     registry: Arc<Registry>,
     processes: Arc<Processes>,
+    devices: Arc<Devices>,
     throttle: Arc<Throttle>,
     policy: Policy,
     arguments: ArgumentsReader,
@@ -76,6 +85,11 @@ impl Context {
         if let Some(suppressed) = self.throttle.admit("connection", clock::monotonic_ns()) {
             warn!(%error, suppressed, "connection not served");
         }
+    }
+
+    /// Tells of a peer that was refused, where its line in the log was admitted.
+    fn tell_rejected(&self, pid: u32, reason: Rejection, suppressed: u64, at_ns: u64) {
+        self.registry.tell(|| Occurrence::Rejected(RejectedPeer { pid, reason, suppressed, at_ns }));
     }
 }
 
@@ -110,18 +124,25 @@ impl Policy {
 /// The running ingest.
 pub struct Ingest {
     threads: Vec<EventLoop>,
-    regions: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+    accepting: tokio::task::JoinHandle<()>,
+    followers: Vec<Follower>,
     stopping: watch::Sender<bool>,
     context: Arc<Context>,
 }
 
 impl Ingest {
-    /// Starts to take connections on a socket and to follow the regions.
-    pub fn start(config: &Config, registry: Arc<Registry>, socket: Socket) -> io::Result<Ingest> {
+    /// Starts to take connections on a socket and to follow the other sources.
+    pub fn start(
+        config: &Config,
+        registry: Arc<Registry>,
+        devices: Arc<Devices>,
+        socket: Socket,
+    ) -> io::Result<Ingest> {
         let threads = (0..config.ingest_threads).map(EventLoop::start).collect::<io::Result<Vec<_>>>()?;
         let throttle = Arc::new(Throttle::default());
-        let processes =
-            Processes::new(Arc::clone(&registry), Arc::clone(&throttle), threads[0].handle.clone());
+        let containers = Containers::start(config.container_log_dir.clone(), Arc::clone(&throttle))?;
+        let runtime = threads[0].handle.clone();
+        let processes = Processes::new(Arc::clone(&registry), Arc::clone(&throttle), containers, runtime);
         let policy = Policy::new(config);
         let arguments = ArgumentsReader::start()?;
         let clients = AtomicU32::new(0);
@@ -129,6 +150,7 @@ impl Ingest {
         let context = Arc::new(Context {
             registry,
             processes,
+            devices,
             throttle,
             policy,
             arguments,
@@ -138,21 +160,27 @@ impl Ingest {
         });
         let (stopping, stop) = watch::channel(false);
         let handles: Vec<Handle> = threads.iter().map(|thread| thread.handle.clone()).collect();
-        threads[0].handle.spawn(accept_all(Arc::clone(&context), socket, handles, stop));
-        let regions = config.shm_dir.as_ref().map(|directory| {
+        let accepting = threads[0].handle.spawn(accept_all(Arc::clone(&context), socket, handles, stop));
+        let mut followers = Vec::new();
+        if let Some(directory) = &config.shm_dir {
             let regions = Regions::new(Arc::clone(&context), directory.clone());
             let interval = Duration::from_millis(config.shm_interval_ms);
-            let (stop, stopped) = mpsc::channel();
-            let thread = std::thread::Builder::new().name("ttmem-regions".into());
-            thread.spawn(move || regions.follow(interval, &stopped)).map(|thread| (stop, thread))
-        });
-        Ok(Ingest { threads, regions: regions.transpose()?, stopping, context })
+            followers.push(Follower::start("ttmem-regions", move |stop| regions.follow(interval, stop))?);
+        }
+        let (proc_directory, sys_directory) = (config.driver_proc_dir.clone(), config.driver_sys_dir.clone());
+        if proc_directory.is_some() || sys_directory.is_some() {
+            let inventory = Inventory::new(Arc::clone(&context), Driver { proc_directory, sys_directory });
+            followers.push(Follower::start("ttmem-driver", move |stop| inventory.follow(stop))?);
+        }
+        Ok(Ingest { threads, accepting, followers, stopping, context })
     }
 
-    /// Stops taking connections, applies what has been sent, and ends.
+    /// Takes the connections that wait already and no more, applies what has been sent, and ends.
     pub async fn drain(self) {
         self.stopping.send_replace(true);
         let all_closed = async {
+            // It can only have ended by a panic, which has been reported.
+            let _ = self.accepting.await;
             while self.context.clients.load(Relaxed) > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -166,11 +194,29 @@ impl Ingest {
         for thread in self.threads {
             thread.stop();
         }
-        if let Some((stop, thread)) = self.regions {
-            drop(stop);
-            // It can only have ended by a panic, which has been reported.
-            let _ = thread.join();
+        for follower in self.followers {
+            follower.stop();
         }
+    }
+}
+
+/// A thread that looks at a source again and again, until its sender is gone.
+struct Follower {
+    stop: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Follower {
+    fn start(name: &str, follow: impl FnOnce(&mpsc::Receiver<()>) + Send + 'static) -> io::Result<Follower> {
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || follow(&stopped))?;
+        Ok(Follower { stop, thread })
+    }
+
+    fn stop(self) {
+        drop(self.stop);
+        // It can only have ended by a panic, which has been reported.
+        let _ = self.thread.join();
     }
 }
 
@@ -216,7 +262,7 @@ async fn accept_all(
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => break,
             // Taken from this thread's event loop again, as it is to live on another's.
             accepted = listener.accept() => accepted.and_then(|(stream, _)| stream.into_std()),
         };
@@ -233,6 +279,33 @@ async fn accept_all(
             (Err(_), _) | (_, None) => tokio::task::yield_now().await,
         }
     }
+    drop(listener);
+    // The next daemon finds those that wait at a socket which outlives this one, and knows for longer what they report.
+    if !socket.is_adopted() {
+        take_waiting(socket.listener(), |stream| {
+            if let Some(thread) = deal.next() {
+                serve(&context, stream, thread, &stopping);
+            }
+        });
+    }
+}
+
+/// Takes the connections that wait already: their clients have sent without knowing that nobody had looked yet.
+fn take_waiting(listener: &std::os::unix::net::UnixListener, mut serve: impl FnMut(UnixStream)) {
+    // No more than these can have waited, however fast others follow.
+    for _ in 0..=BACKLOG {
+        let taken = listener.accept().and_then(|(stream, _)| {
+            stream.set_nonblocking(true)?;
+            Ok(stream)
+        });
+        match taken {
+            Ok(stream) => serve(stream),
+            // Its client has gone already, and the next one may not have.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => return warn!(%error, "stopping without having taken all that clients sent"),
+        }
+    }
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {
@@ -244,8 +317,10 @@ fn serve(context: &Arc<Context>, stream: UnixStream, thread: &Handle, stopping: 
     if context.clients.fetch_add(1, Relaxed) >= clients_max {
         context.clients.fetch_sub(1, Relaxed);
         context.registry.events().reject(Rejection::ClientsMax);
-        if let Some(suppressed) = context.throttle.admit("clients_max", clock::monotonic_ns()) {
+        let now_ns = clock::monotonic_ns();
+        if let Some(suppressed) = context.throttle.admit("clients_max", now_ns) {
             let peer = Peer::of(&stream).map_or(0, |peer| peer.pid);
+            context.tell_rejected(peer, Rejection::ClientsMax, suppressed, now_ns);
             warn!(
                 peer,
                 clients_max,

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tracing::{debug, info};
 
+use super::containers::Containers;
 use super::procfs::{ProcessFacts, ticks_to_ns, user_name};
 use super::stream::watch;
 use super::throttle::Throttle;
@@ -37,6 +38,8 @@ pub(super) struct Sighting<'a> {
     pub(super) pidfd: Option<Arc<OwnedFd>>,
     pub(super) facts: &'a ProcessFacts,
     pub(super) source: Source,
+    /// When what it was heard of by was read, in monotonic nanoseconds.
+    pub(super) seen_ns: u64,
 }
 
 /// A process, and what is needed to see its end.
@@ -151,6 +154,7 @@ impl Drop for RingHold {
 pub(super) struct Processes {
     registry: Arc<Registry>,
     throttle: Arc<Throttle>,
+    containers: Containers,
     /// Where the watches run.
     runtime: Handle,
     live: Mutex<HashMap<u32, Arc<Tracked>>>,
@@ -159,10 +163,16 @@ pub(super) struct Processes {
 }
 
 impl Processes {
-    pub(super) fn new(registry: Arc<Registry>, throttle: Arc<Throttle>, runtime: Handle) -> Arc<Self> {
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        throttle: Arc<Throttle>,
+        containers: Containers,
+        runtime: Handle,
+    ) -> Arc<Self> {
         Arc::new(Self {
             registry,
             throttle,
+            containers,
             runtime,
             live: Mutex::default(),
             unknown_starts: AtomicU64::new(0),
@@ -191,19 +201,24 @@ impl Processes {
     }
 
     /// A process that nobody can look up, for simulations and recorded sessions: it lives as long as a session names it.
-    pub(super) fn simulate(self: &Arc<Self>, pid: u32, uid: u32) -> io::Result<Attachment> {
+    pub(super) fn simulate(self: &Arc<Self>, pid: u32, uid: u32, seen_ns: u64) -> io::Result<Attachment> {
         let mut live = self.live.lock();
         if let Some(known) = live.get(&pid) {
             return Ok(Attachment::new(Arc::clone(known)));
         }
         let facts = ProcessFacts { name: Some("simulated".into()), ..ProcessFacts::default() };
         let tracked =
-            self.admit(Sighting { pid, uid, pidfd: None, facts: &facts, source: Source::Socket })?;
+            self.admit(Sighting { pid, uid, pidfd: None, facts: &facts, source: Source::Socket, seen_ns })?;
         live.insert(pid, Arc::clone(&tracked));
         drop(live);
         let attachment = Attachment::new(Arc::clone(&tracked));
         self.runtime.spawn(Arc::clone(self).watch_simulated(tracked));
         Ok(attachment)
+    }
+
+    /// Whether a live process of that pid is known.
+    pub(super) fn is_tracked(&self, pid: u32) -> bool {
+        self.live.lock().get(&pid).is_some_and(|tracked| !tracked.has_ended())
     }
 
     async fn watch_simulated(self: Arc<Self>, tracked: Arc<Tracked>) {
@@ -220,7 +235,7 @@ impl Processes {
     }
 
     fn admit(&self, sighting: Sighting<'_>) -> io::Result<Arc<Tracked>> {
-        let Sighting { pid, uid, pidfd, facts, source } = sighting;
+        let Sighting { pid, uid, pidfd, facts, source, seen_ns } = sighting;
         let start_ticks =
             facts.start_ticks.unwrap_or_else(|| u64::MAX - self.unknown_starts.fetch_add(1, Relaxed));
         let pidfd = {
@@ -232,10 +247,11 @@ impl Processes {
             uid,
             user: user_name(uid),
             cgroup: facts.cgroup.clone(),
+            container: facts.cgroup.as_deref().and_then(|path| self.containers.of(path)),
             start_time_seconds: facts.start_ticks.map(start_time_seconds),
             source,
         };
-        let process = self.registry.process(Identity { pid, start_ticks }, clock::monotonic_ns(), info);
+        let process = self.registry.process(Identity { pid, start_ticks }, seen_ns, info);
         Ok(Arc::new(Tracked {
             process,
             pidfd,

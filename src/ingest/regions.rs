@@ -41,8 +41,6 @@ pub(super) struct Regions {
     directory: PathBuf,
     files: BTreeMap<PathBuf, File>,
     shown: HashMap<Place, Shown>,
-    /// The chips' names that were given to devices.
-    named: HashMap<u16, String>,
     /// Whether something could not be looked at for a reason that may pass.
     is_unsettled: bool,
     /// What was last said about the directory in the log.
@@ -76,7 +74,7 @@ struct Shown {
 impl Regions {
     pub(super) fn new(context: Arc<Context>, directory: PathBuf) -> Self {
         let (files, shown) = (BTreeMap::new(), HashMap::new());
-        Self { context, directory, files, shown, named: HashMap::new(), is_unsettled: false, complaint: None }
+        Self { context, directory, files, shown, is_unsettled: false, complaint: None }
     }
 
     /// Looks again and again until told to stop.
@@ -189,7 +187,7 @@ impl Regions {
         let files = std::mem::take(&mut self.files);
         for (file, region) in files.values().filter_map(|file| Some((file, file.region.as_ref()?))) {
             let device = region.device_id as u16;
-            self.name_chip(device, region.chip_unique_id, false);
+            self.context.devices.name_chip(device, region.chip_unique_id, false);
             for slot in &region.processes {
                 let process = match self.live_process(slot, device, file.owner) {
                     Ok(Some(process)) => process,
@@ -200,7 +198,7 @@ impl Regions {
                         continue;
                     }
                 };
-                self.name_chip(device, region.chip_unique_id, true);
+                self.context.devices.name_chip(device, region.chip_unique_id, true);
                 for (memory_type, bytes) in REGION_MEMORY_TYPES.into_iter().zip(slot.bytes) {
                     let place = (slot.pid, device, memory_type);
                     let figure = shown
@@ -259,23 +257,16 @@ impl Regions {
         if is_reused || !may_say(uid) {
             return Ok(None);
         }
-        let sighting =
-            Sighting { pid, uid, pidfd: Some(Arc::new(pidfd)), facts: &facts, source: Source::Region };
+        let sighting = Sighting {
+            pid,
+            uid,
+            pidfd: Some(Arc::new(pidfd)),
+            facts: &facts,
+            source: Source::Region,
+            seen_ns: clock::monotonic_ns(),
+        };
         let tracked = Arc::clone(self.context.processes.track(sighting)?.tracked());
         Ok((!tracked.has_ended()).then_some(tracked))
-    }
-
-    /// Gives a device the id of the chip behind it. Regions outlive their processes, and processes that see different chips may all call
-    /// theirs 0, so a chip in use takes the name from one that is not; what the configuration says stays.
-    fn name_chip(&mut self, device: u16, chip_unique_id: u64, is_in_use: bool) {
-        let name = format!("{chip_unique_id:x}");
-        let known = self.context.registry.device(device);
-        let is_ours = known.info().asic_id.as_ref() == self.named.get(&device);
-        if (known.info().asic_id.is_none() || is_in_use && is_ours) && self.named.get(&device) != Some(&name)
-        {
-            known.update_info(|info| info.asic_id = Some(name.clone()));
-            self.named.insert(device, name);
-        }
     }
 }
 

@@ -391,8 +391,10 @@ impl Session {
             Fault::Io(_) => return,
         };
         self.context.registry.events().reject(rejection);
-        if let Some(suppressed) = self.context.throttle.admit(rejection.name(), clock::monotonic_ns()) {
+        let now_ns = clock::monotonic_ns();
+        if let Some(suppressed) = self.context.throttle.admit(rejection.name(), now_ns) {
             let (peer, reason) = (self.applier.peer_pid(), rejection.name());
+            self.context.tell_rejected(peer, rejection, suppressed, now_ns);
             warn!(peer, offset, reason, suppressed, error, "framing lost; connection closed");
         }
     }

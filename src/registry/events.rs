@@ -58,6 +58,10 @@ labels! {
         ProcessEnd => "process_end",
         /// A shared-memory region was read after a change.
         RegionUpdate => "region_update",
+        /// A process said which trace it belongs to.
+        TraceContext => "trace_context",
+        /// An allocation found no room.
+        AllocationFailed => "allocation_failed",
     }
 }
 
@@ -100,6 +104,26 @@ labels! {
         Region => "region",
         /// A ring whose writer claims more than it holds; the connection is closed.
         Ring => "ring",
+        /// A trace context with an id of zeros, or another one than spans are in already.
+        TraceContext => "trace_context",
+    }
+}
+
+labels! {
+    /// Why a span was not made.
+    Omission {
+        /// The buffer was smaller than the policy wants to see.
+        Small => "small",
+        /// The buffer lived shorter than that.
+        Short => "short",
+        /// The buffer belongs to a burst, which has a span.
+        Burst => "burst",
+        /// The process left many buffers behind; these were not among the largest.
+        Orphans => "orphans",
+        /// More than the configured spans per second.
+        Rate => "rate",
+        /// The daemon's own queue was full.
+        Queue => "queue",
     }
 }
 
@@ -139,6 +163,7 @@ pub struct EventCounters {
     lost: [AtomicU64; Loss::ALL.len()],
     connections: [AtomicU64; ConnectionLayout::ALL.len()],
     ring_connections: AtomicU64,
+    omitted: [AtomicU64; Omission::ALL.len()],
 }
 
 impl Default for EventCounters {
@@ -149,6 +174,7 @@ impl Default for EventCounters {
             lost: [const { AtomicU64::new(0) }; _],
             connections: [const { AtomicU64::new(0) }; _],
             ring_connections: AtomicU64::new(0),
+            omitted: [const { AtomicU64::new(0) }; _],
         }
     }
 }
@@ -172,6 +198,11 @@ impl EventCounters {
     /// Counts as many losses as a peer claims, up to more than it can have meant.
     pub fn lose_many(&self, loss: Loss, claimed: u64) {
         self.lost[loss as usize].fetch_add(claimed.min(CLAIMED_LOSS_MAX), Relaxed);
+    }
+
+    /// Counts spans that are not made.
+    pub fn omit(&self, omission: Omission, spans: u64) {
+        self.omitted[omission as usize].fetch_add(spans, Relaxed);
     }
 
     /// A connection was opened.
@@ -201,6 +232,7 @@ impl EventCounters {
             lost: rows(Loss::ALL, &self.lost, Loss::name),
             connections: rows(ConnectionLayout::ALL, &self.connections, ConnectionLayout::name),
             ring_connections: [(ConnectionLayout::Bytes144.name(), self.ring_connections.load(Relaxed))],
+            omitted: rows(Omission::ALL, &self.omitted, Omission::name),
         }
     }
 }
@@ -222,4 +254,6 @@ pub struct EventSnapshot {
     pub connections: Vec<(&'static str, u64)>,
     /// Open connections whose reports come through rings, by layout: only the largest frame can ask for them.
     pub ring_connections: [(&'static str, u64); 1],
+    /// Spans that were not made, by reason; empty where nobody wants spans.
+    pub omitted: Vec<(&'static str, u64)>,
 }

@@ -3,12 +3,14 @@
 //! The idea is that labels are put together once per device, memory type and process, and every family then hands a format its
 //! name, those labels and a number.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::RangeBounds;
 
+use super::trace::hex;
 use crate::registry::metrics::{Kind, METRICS, Metric, Rows, Samples, Value};
 use crate::registry::{
-    DeviceSnapshot, HistogramSnapshot, MemorySnapshot, MemoryType, ProcessMemory, ProcessSnapshot, Snapshot,
-    Time,
+    Container, ContainerMemory, ContainerNames, DeviceSnapshot, Exemplar, FailureReason, HistogramSnapshot,
+    MemorySnapshot, MemoryType, PlaceExemplars, ProcessMemory, ProcessSnapshot, Snapshot, Time,
 };
 
 /// A format that families are written in.
@@ -30,6 +32,49 @@ pub trait Exposition {
 
     /// A distribution.
     fn histogram(&mut self, labels: &Self::Labels, histogram: &HistogramSnapshot, since: f64);
+
+    /// A counter's value with an exemplar, where the format has a place for one.
+    fn marked_sample(&mut self, labels: &Self::Labels, value: Value, since: f64, mark: &Mark) {
+        let _ = mark;
+        self.sample(labels, value, since);
+    }
+
+    /// A distribution with the exemplars of its buckets, where the format has places for them.
+    fn marked_histogram(
+        &mut self,
+        labels: &Self::Labels,
+        histogram: &HistogramSnapshot,
+        since: f64,
+        marks: &BTreeMap<i32, Mark>,
+    ) {
+        let _ = marks;
+        self.histogram(labels, histogram, since);
+    }
+}
+
+/// An exemplar as a format writes it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Mark {
+    /// The ids, as hexadecimal digits.
+    pub trace_id: String,
+    /// Likewise.
+    pub span_id: String,
+    /// What was observed, or added to a counter.
+    pub value: f64,
+    /// When, in nanoseconds since the epoch.
+    pub at_unix_ns: u64,
+}
+
+impl Mark {
+    fn new(exemplar: &Exemplar, value: f64) -> Mark {
+        let (trace_id, span_id) = (hex(&exemplar.trace_id), hex(&exemplar.span_id));
+        Mark { trace_id, span_id, value, at_unix_ns: exemplar.at_unix_ns }
+    }
+
+    /// The last of the marks in the buckets of a range of exponents.
+    pub fn last_in(marks: &BTreeMap<i32, Mark>, exponents: impl RangeBounds<i32>) -> Option<&Mark> {
+        marks.range(exponents).map(|(_, mark)| mark).max_by_key(|mark| mark.at_unix_ns)
+    }
 }
 
 /// What stands at the head of a family.
@@ -41,7 +86,7 @@ pub struct FamilyHead<'a> {
     pub help: &'a str,
     /// Its type.
     pub kind: Kind,
-    /// Its unit, as the name has it: bytes or seconds.
+    /// Its unit, as the name has it: bytes, seconds or one times the other.
     pub unit: Option<&'static str>,
 }
 
@@ -49,7 +94,7 @@ impl<'a> FamilyHead<'a> {
     /// The head of a family with that name; the unit is the one that the name ends in.
     pub fn new(name: &'a str, help: &'a str, kind: Kind) -> Self {
         let base = name.strip_suffix("_total").unwrap_or(name);
-        let unit = ["bytes", "seconds"].into_iter().find(|unit| base.ends_with(unit));
+        let unit = ["byte_seconds", "bytes", "seconds"].into_iter().find(|unit| base.ends_with(unit));
         FamilyHead { name, help, kind, unit }
     }
 }
@@ -87,6 +132,7 @@ pub fn expose<E: Exposition>(snapshot: &Snapshot, selection: &Selection, daemon_
 struct Scopes {
     device: u64,
     process: u64,
+    container: u64,
     daemon: u64,
 }
 
@@ -155,6 +201,8 @@ struct Series<'a, E: Exposition> {
     device_memory: Vec<(E::Labels, &'a DeviceSnapshot, &'a MemorySnapshot)>,
     processes: Vec<(E::Labels, &'a ProcessSnapshot)>,
     process_memory: Vec<(E::Labels, &'a ProcessSnapshot, &'a ProcessMemory)>,
+    /// With the beginning of each container's counters, in seconds since the epoch.
+    container_memory: Vec<(E::Labels, f64, &'a ContainerMemory)>,
 }
 
 impl<'a, E: Exposition> Series<'a, E> {
@@ -165,6 +213,7 @@ impl<'a, E: Exposition> Series<'a, E> {
             device_memory: Vec::new(),
             processes: Vec::with_capacity(snapshot.processes.len()),
             process_memory: Vec::new(),
+            container_memory: Vec::new(),
         };
         for device in &snapshot.devices {
             let index = index.format(device.index);
@@ -190,6 +239,16 @@ impl<'a, E: Exposition> Series<'a, E> {
                 series.processes.push((E::labels(&[("pid", pid), ("process", name)]), process));
             }
         }
+        for container in &snapshot.containers {
+            let names = kubernetes_labels(container.names.as_ref());
+            let since = snapshot.time.unix_seconds_of(container.since_ns);
+            for memory in &container.memory {
+                let place =
+                    [("device", index.format(memory.device)), ("memory_type", memory.memory_type.name())];
+                let labels = E::labels(&[&place[..], &names[..]].concat());
+                series.container_memory.push((labels, since, memory));
+            }
+        }
         series
     }
 }
@@ -212,11 +271,40 @@ impl<E: Exposition> Family<'_, E> {
                 }
                 &mut scopes.device
             }
+            Samples::Allocations(value, added) => {
+                for (labels, device, memory) in &series.device_memory {
+                    let Some(value) = value(memory) else { continue };
+                    let exemplars = snapshot.exemplars.of(device.index, memory.memory_type);
+                    match exemplars.and_then(PlaceExemplars::last) {
+                        Some(exemplar) => {
+                            self.marked(labels, value, started, &Mark::new(exemplar, added(exemplar)));
+                        }
+                        None => self.sample(labels, value, started),
+                    }
+                }
+                &mut scopes.device
+            }
             Samples::MemoryHistogram(histogram) => {
-                for (labels, _, memory) in &series.device_memory {
+                for (labels, device, memory) in &series.device_memory {
                     // Twenty-six series for a memory type that nobody has used would say nothing.
                     if let Some(histogram) = histogram(memory).filter(|histogram| histogram.count() > 0) {
-                        self.histogram(labels, histogram, started);
+                        let exemplars = snapshot.exemplars.of(device.index, memory.memory_type);
+                        self.histogram(labels, histogram, exemplars, started);
+                    }
+                }
+                &mut scopes.device
+            }
+            Samples::Failures(failures) => {
+                for (_, device, memory) in &series.device_memory {
+                    let index = device.index.to_string();
+                    let counts = failures(memory).into_iter().flatten();
+                    for (reason, count) in FailureReason::ALL.into_iter().zip(counts) {
+                        let pairs = [
+                            ("device", index.as_str()),
+                            ("memory_type", memory.memory_type.name()),
+                            ("reason", reason.name()),
+                        ];
+                        self.sample(&E::labels(&pairs), Value::Unsigned(count), started);
                     }
                 }
                 &mut scopes.device
@@ -265,6 +353,12 @@ impl<E: Exposition> Family<'_, E> {
                 }
                 &mut scopes.process
             }
+            Samples::ContainerMemory(value) => {
+                for (labels, since, memory) in &series.container_memory {
+                    self.optional(labels, value(memory), *since);
+                }
+                &mut scopes.container
+            }
             Samples::Suppressed => {
                 for (labels, device) in &series.devices {
                     let suppressed = shown.on(device.index).map_or(0, |crowded| crowded.suppressed);
@@ -292,10 +386,10 @@ impl<E: Exposition> Family<'_, E> {
                 &mut scopes.daemon
             }
             Samples::Series => {
-                let Scopes { device, process, daemon } = *scopes;
-                let rows = [("device", device), ("process", process), ("daemon", daemon)];
-                let own = if self.is_wanted { rows.len() as u64 } else { 0 };
-                self.rows(&[], &[rows[0], rows[1], ("daemon", daemon + own)], started);
+                let Scopes { device, process, container, daemon } = *scopes;
+                let others = [("device", device), ("process", process), ("container", container)];
+                let own = if self.is_wanted { others.len() as u64 + 1 } else { 0 };
+                self.rows(&[], &[&others[..], &[("daemon", daemon + own)]].concat(), started);
                 return;
             }
             // The caller adds these.
@@ -337,12 +431,19 @@ impl<E: Exposition> Family<'_, E> {
 
     fn process_info(&mut self, process: &ProcessSnapshot, since: f64) {
         let info = process.process.info();
-        let pid = process.process.pid().to_string();
+        let process_id = process.process.pid().to_string();
+        let container = info.container.as_deref();
+        let [namespace, pod, name] = kubernetes_labels(container.and_then(Container::names));
         let pairs = [
-            ("pid", pid.as_str()),
+            ("pid", process_id.as_str()),
             ("process", &info.name),
             ("user", &info.user),
             ("source", info.source.name()),
+            namespace,
+            pod,
+            name,
+            ("k8s_pod_uid", container.and_then(Container::pod_uid).unwrap_or_default()),
+            ("container_id", container.map_or("", Container::id)),
         ];
         self.sample(&E::labels(&pairs), Value::Unsigned(1), since);
     }
@@ -353,9 +454,30 @@ impl<E: Exposition> Family<'_, E> {
         }
     }
 
-    fn histogram(&mut self, labels: &E::Labels, histogram: &HistogramSnapshot, since: f64) {
+    fn marked(&mut self, labels: &E::Labels, value: Value, since: f64, mark: &Mark) {
         if self.begin() {
-            self.to.histogram(labels, histogram, since);
+            self.to.marked_sample(labels, value, since, mark);
+        }
+    }
+
+    fn histogram(
+        &mut self,
+        labels: &E::Labels,
+        histogram: &HistogramSnapshot,
+        exemplars: Option<&PlaceExemplars>,
+        since: f64,
+    ) {
+        if self.begin() {
+            match exemplars {
+                Some(exemplars) => {
+                    let scale = histogram.scale();
+                    let buckets = exemplars.buckets(scale).iter();
+                    let marks = buckets
+                        .map(|(exponent, exemplar)| (*exponent, Mark::new(exemplar, exemplar.value(scale))));
+                    self.to.marked_histogram(labels, histogram, since, &marks.collect());
+                }
+                None => self.to.histogram(labels, histogram, since),
+            }
         }
         // Buckets, the one without a bound, sum and count; one sample has been counted already.
         self.samples += if self.is_wanted { histogram.classic().count() as u64 + 2 } else { 0 };
@@ -372,6 +494,16 @@ impl<E: Exposition> Family<'_, E> {
         }
         self.is_wanted
     }
+}
+
+/// Kubernetes' names of a container as labels; never `pod` or `namespace`, which Prometheus would rename when it adds its own.
+fn kubernetes_labels(names: Option<&ContainerNames>) -> [(&'static str, &str); 3] {
+    let name = |of: fn(&ContainerNames) -> &String| names.map_or("", |names| of(names).as_str());
+    [
+        ("k8s_namespace_name", name(|names| &names.namespace)),
+        ("k8s_pod_name", name(|names| &names.pod)),
+        ("k8s_container_name", name(|names| &names.container)),
+    ]
 }
 
 /// Seconds since the epoch of a moment of the registry's clock.

@@ -1,7 +1,10 @@
 //! Pure functions from a snapshot to bytes: the METRICS table walked once, and one module for each format.
 
+pub mod trace;
+
 pub mod exposition;
 
+pub mod otlp;
 pub mod protobuf;
 pub mod text;
 

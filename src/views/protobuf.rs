@@ -3,7 +3,10 @@
 //! The idea is to write the few message types of that schema directly: a nested message is written where it belongs, and its length is put
 //! before it afterwards.
 
-use super::exposition::{Exposition, FamilyHead};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use super::exposition::{Exposition, FamilyHead, Mark};
 use crate::registry::HistogramSnapshot;
 use crate::registry::metrics::{Kind, Value};
 
@@ -31,6 +34,12 @@ mod field {
     pub(super) const HISTOGRAM_POSITIVE_SPAN: u32 = 12;
     pub(super) const HISTOGRAM_POSITIVE_DELTA: u32 = 13;
     pub(super) const HISTOGRAM_CREATED: u32 = 15;
+    pub(super) const HISTOGRAM_EXEMPLAR: u32 = 16;
+    pub(super) const COUNTER_EXEMPLAR: u32 = 2;
+    pub(super) const BUCKET_EXEMPLAR: u32 = 3;
+    pub(super) const EXEMPLAR_LABEL: u32 = 1;
+    pub(super) const EXEMPLAR_VALUE: u32 = 2;
+    pub(super) const EXEMPLAR_TIMESTAMP: u32 = 3;
     pub(super) const BUCKET_COUNT: u32 = 1;
     pub(super) const BUCKET_BOUND: u32 = 2;
     pub(super) const SPAN_OFFSET: u32 = 1;
@@ -111,6 +120,53 @@ impl Exposition for Protobuf {
     }
 
     fn sample(&mut self, labels: &Vec<u8>, value: Value, since: f64) {
+        self.number(labels, value, since, None);
+    }
+
+    fn histogram(&mut self, labels: &Vec<u8>, histogram: &HistogramSnapshot, since: f64) {
+        self.marked_histogram(labels, histogram, since, &BTreeMap::new());
+    }
+
+    fn marked_sample(&mut self, labels: &Vec<u8>, value: Value, since: f64, mark: &Mark) {
+        self.number(labels, value, since, Some(mark));
+    }
+
+    fn marked_histogram(
+        &mut self,
+        labels: &Vec<u8>,
+        histogram: &HistogramSnapshot,
+        since: f64,
+        marks: &BTreeMap<i32, Mark>,
+    ) {
+        self.metric(labels, |out| {
+            message(out, field::METRIC_HISTOGRAM, |out| {
+                varint_field(out, field::HISTOGRAM_COUNT, histogram.count());
+                double(out, field::HISTOGRAM_SUM, histogram.sum());
+                let mut below = Bound::Unbounded;
+                let exponents = histogram.scale().classic_exponents();
+                for ((bound, count), exponent) in histogram.classic().zip(exponents) {
+                    message(out, field::HISTOGRAM_BUCKET, |out| {
+                        varint_field(out, field::BUCKET_COUNT, count);
+                        double(out, field::BUCKET_BOUND, bound);
+                        if let Some(mark) = Mark::last_in(marks, (below, Bound::Included(*exponent))) {
+                            exemplar(out, field::BUCKET_EXEMPLAR, mark);
+                        }
+                    });
+                    below = Bound::Excluded(*exponent);
+                }
+                native(out, histogram);
+                timestamp(out, field::HISTOGRAM_CREATED, since);
+                // In the order of their times, as a reader wants those of one series.
+                let mut marks: Vec<_> = marks.values().collect();
+                marks.sort_unstable_by_key(|mark| mark.at_unix_ns);
+                marks.iter().for_each(|mark| exemplar(out, field::HISTOGRAM_EXEMPLAR, mark));
+            });
+        });
+    }
+}
+
+impl Protobuf {
+    fn number(&mut self, labels: &[u8], value: Value, since: f64, mark: Option<&Mark>) {
         let value = match value {
             Value::Unsigned(value) => value as f64,
             Value::Signed(value) => value as f64,
@@ -124,26 +180,23 @@ impl Exposition for Protobuf {
                 if is_counter {
                     timestamp(out, field::COUNTER_CREATED, since);
                 }
+                mark.into_iter().for_each(|mark| exemplar(out, field::COUNTER_EXEMPLAR, mark));
             });
         });
     }
+}
 
-    fn histogram(&mut self, labels: &Vec<u8>, histogram: &HistogramSnapshot, since: f64) {
-        self.metric(labels, |out| {
-            message(out, field::METRIC_HISTOGRAM, |out| {
-                varint_field(out, field::HISTOGRAM_COUNT, histogram.count());
-                double(out, field::HISTOGRAM_SUM, histogram.sum());
-                for (bound, count) in histogram.classic() {
-                    message(out, field::HISTOGRAM_BUCKET, |out| {
-                        varint_field(out, field::BUCKET_COUNT, count);
-                        double(out, field::BUCKET_BOUND, bound);
-                    });
-                }
-                native(out, histogram);
-                timestamp(out, field::HISTOGRAM_CREATED, since);
+fn exemplar(out: &mut Vec<u8>, field: u32, mark: &Mark) {
+    message(out, field, |out| {
+        for (name, value) in [("trace_id", &mark.trace_id), ("span_id", &mark.span_id)] {
+            message(out, field::EXEMPLAR_LABEL, |out| {
+                text(out, field::LABEL_NAME, name);
+                text(out, field::LABEL_VALUE, value);
             });
-        });
-    }
+        }
+        double(out, field::EXEMPLAR_VALUE, mark.value);
+        timestamp(out, field::EXEMPLAR_TIMESTAMP, mark.at_unix_ns as f64 / 1e9);
+    });
 }
 
 /// The sparse buckets: runs of them, and the difference of each count to the one before.

@@ -1,8 +1,10 @@
 //! Prometheus' text formats and OpenMetrics' from one writer: they differ in a few lines around the same samples.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::ops::Bound;
 
-use super::exposition::{Exposition, FamilyHead};
+use super::exposition::{Exposition, FamilyHead, Mark};
 use crate::registry::HistogramSnapshot;
 use crate::registry::metrics::{Kind, Value};
 
@@ -53,18 +55,35 @@ impl Text {
         self.out.push(' ');
     }
 
-    fn count(&mut self, suffix: &str, labels: &str, more: &[&str], count: u64) {
+    fn count(&mut self, suffix: &str, labels: &str, more: &[&str], count: u64, mark: Option<&Mark>) {
         self.open(suffix, labels, more);
-        self.value(Value::Unsigned(count));
+        self.value(Value::Unsigned(count), mark);
     }
 
-    fn value(&mut self, value: Value) {
+    /// The end of a line: a value, and in OpenMetrics its exemplar.
+    fn value(&mut self, value: Value, mark: Option<&Mark>) {
         match value {
             Value::Unsigned(value) => self.out.push_str(itoa::Buffer::new().format(value)),
             Value::Signed(value) => self.out.push_str(itoa::Buffer::new().format(value)),
             Value::Float(value) => push_float(&mut self.out, value),
         }
+        if let (Some(mark), Dialect::OpenMetrics) = (mark, self.dialect) {
+            let Mark { trace_id, span_id, value, at_unix_ns } = mark;
+            let seconds = *at_unix_ns as f64 / 1e9;
+            let ids = format_args!("trace_id=\"{trace_id}\",span_id=\"{span_id}\"");
+            // Writing into a String cannot fail.
+            let _ = write!(self.out, " # {{{ids}}} {value} {seconds:.3}");
+        }
         self.out.push('\n');
+    }
+
+    fn number(&mut self, labels: &str, value: Value, since: f64, mark: Option<&Mark>) {
+        let is_counter = self.kind == Kind::Counter;
+        self.open(if is_counter { "_total" } else { "" }, labels, &[]);
+        self.value(value, mark);
+        if is_counter {
+            self.created(labels, since);
+        }
     }
 
     fn created(&mut self, labels: &str, since: f64) {
@@ -114,29 +133,42 @@ impl Exposition for Text {
     }
 
     fn sample(&mut self, labels: &String, value: Value, since: f64) {
-        let is_counter = self.kind == Kind::Counter;
-        self.open(if is_counter { "_total" } else { "" }, labels, &[]);
-        self.value(value);
-        if is_counter {
-            self.created(labels, since);
-        }
+        self.number(labels, value, since, None);
     }
 
     fn histogram(&mut self, labels: &String, histogram: &HistogramSnapshot, since: f64) {
+        self.marked_histogram(labels, histogram, since, &BTreeMap::new());
+    }
+
+    fn marked_sample(&mut self, labels: &String, value: Value, since: f64, mark: &Mark) {
+        self.number(labels, value, since, Some(mark));
+    }
+
+    fn marked_histogram(
+        &mut self,
+        labels: &String,
+        histogram: &HistogramSnapshot,
+        since: f64,
+        marks: &BTreeMap<i32, Mark>,
+    ) {
         let mut bound = String::new();
-        for (le, count) in histogram.classic() {
+        let mut below = Bound::Unbounded;
+        for ((le, count), exponent) in histogram.classic().zip(histogram.scale().classic_exponents()) {
             bound.clear();
             push_float(&mut bound, le);
             // OpenMetrics wants a bound to look like a number with a fraction.
             if self.dialect == Dialect::OpenMetrics && !bound.contains('.') {
                 bound.push_str(".0");
             }
-            self.count("_bucket", labels, &[",le=\"", &bound, "\""], count);
+            let mark = Mark::last_in(marks, (below, Bound::Included(*exponent)));
+            self.count("_bucket", labels, &[",le=\"", &bound, "\""], count, mark);
+            below = Bound::Excluded(*exponent);
         }
-        self.count("_bucket", labels, &[",le=\"+Inf\""], histogram.count());
+        let mark = Mark::last_in(marks, (below, Bound::Unbounded));
+        self.count("_bucket", labels, &[",le=\"+Inf\""], histogram.count(), mark);
         self.open("_sum", labels, &[]);
-        self.value(Value::Float(histogram.sum()));
-        self.count("_count", labels, &[], histogram.count());
+        self.value(Value::Float(histogram.sum()), None);
+        self.count("_count", labels, &[], histogram.count(), None);
         self.created(labels, since);
     }
 }
@@ -165,7 +197,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::registry::{Identity, MemoryType, ProcessInfo, Registry, Source, Time};
+    use crate::registry::{Exemplar, Identity, MemoryType, ProcessInfo, Registry, Source, Time};
     use crate::views::exposition::{Selection, expose};
 
     const NOW: Time = Time { monotonic_ns: 3_000_000_000, unix_ns: 1_700_000_000_000_000_000 };
@@ -190,6 +222,7 @@ mod tests {
                 uid: 0,
                 user: "root".into(),
                 cgroup: None,
+                container: None,
                 start_time_seconds: Some(1_699_999_999.5),
                 source: Source::Socket,
             },
@@ -235,7 +268,7 @@ mod tests {
                 "# TYPE ttmem_device_allocations_total counter",
                 "ttmem_device_memory_usage_bytes{device=\"0\",memory_type=\"dram\"} 5000",
                 "ttmem_process_memory_usage_bytes{device=\"0\",memory_type=\"dram\",pid=\"42\",process=\"llama\"} 5000",
-                "ttmem_process_info{pid=\"42\",process=\"llama\",user=\"root\",source=\"socket\"} 1",
+                "ttmem_process_info{pid=\"42\",process=\"llama\",user=\"root\",source=\"socket\",k8s_namespace_name=\"\",k8s_pod_name=\"\",k8s_container_name=\"\",k8s_pod_uid=\"\",container_id=\"\"} 1",
                 "ttmem_process_start_time_seconds{pid=\"42\",process=\"llama\"} 1699999999.5",
                 "ttmem_device_oldest_buffer_timestamp_seconds{device=\"0\",memory_type=\"dram\"} 1699999998",
                 "ttmem_buffer_size_bytes_bucket{device=\"0\",memory_type=\"dram\",le=\"4096\"} 0",
@@ -264,6 +297,38 @@ mod tests {
             ],
         );
         assert!(body.ends_with("\n# EOF\n"));
+    }
+
+    #[test]
+    fn a_buffer_with_a_span_stands_beside_the_bucket_that_it_is_in() {
+        let registry = Registry::new(1_000_000_000);
+        allocate(&registry, 42, "llama", 5000);
+        let exemplar = Exemplar {
+            trace_id: [0xab; 16],
+            span_id: [0xcd; 8],
+            size_bytes: 5000,
+            lifetime_ns: 1_500_000_000,
+            at_unix_ns: 1_700_000_000_250_000_000,
+        };
+        registry.exemplify(&[(0, MemoryType::Dram, exemplar)]);
+        let ids = format!("trace_id=\"{}\",span_id=\"{}\"", "ab".repeat(16), "cd".repeat(8));
+        let place = "device=\"0\",memory_type=\"dram\"";
+        let body = expose_to(Dialect::OpenMetrics, &registry, &[], 1000);
+        assert_has(
+            &body,
+            &[
+                &format!(
+                    "ttmem_buffer_size_bytes_bucket{{{place},le=\"16384.0\"}} 1 # {{{ids}}} 5000 1700000000.250"
+                ),
+                &format!("ttmem_buffer_size_bytes_bucket{{{place},le=\"65536.0\"}} 1"),
+                &format!("ttmem_device_allocations_total{{{place}}} 1 # {{{ids}}} 1 1700000000.250"),
+                &format!(
+                    "ttmem_device_allocated_bytes_total{{{place}}} 5000 # {{{ids}}} 5000 1700000000.250"
+                ),
+            ],
+        );
+        assert_eq!(body.matches(" # {").count(), 3, "nothing has been released");
+        assert!(!text(&registry).contains(" # {"), "Prometheus' own format has no place for them");
     }
 
     #[test]

@@ -12,14 +12,18 @@
 pub mod alertmanager;
 pub mod boards;
 pub mod certificates;
+pub mod cgroup;
 pub mod exposition;
 pub mod frames;
 pub mod mapped;
+pub mod otlp;
 pub mod prometheus;
 pub mod raw_rings;
 pub mod regions;
 pub mod reporter;
 pub mod rules;
+pub mod trace;
+pub mod victoria_metrics;
 pub mod web;
 
 use std::collections::BTreeMap;
@@ -84,7 +88,7 @@ impl Drop for Directory {
 pub fn ttmem() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ttmem"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TTMEM_") {
+        if ["TTMEM_", "OTEL_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
         }
     }
@@ -117,6 +121,8 @@ impl Daemon {
         let log = fs::File::create(directory.join("log")).unwrap();
         let mut child = program
             .current_dir(directory.path())
+            // This host's own cards are nothing to the tests.
+            .envs([("TTMEM_DRIVER_PROC_DIR", "none"), ("TTMEM_DRIVER_SYS_DIR", "none")])
             .args(["serve", "--listen", "127.0.0.1:0", "--socket"])
             .arg(directory.join("socket"))
             .arg("--shm-dir")

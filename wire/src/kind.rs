@@ -32,13 +32,17 @@ pub enum Kind {
     DumpKernels = 12,
     /// Says what else than frames the client can speak; the server answers those that ask for something. See [`crate::Hello`].
     Hello = 13,
+    /// Says which trace the process belongs to: see [`crate::TraceContext`].
+    TraceContext = 14,
+    /// A device had no room for a buffer.
+    AllocationFailed = 15,
     /// Reports were lost in the client.
     Lost = 16,
 }
 
 impl Kind {
     /// All of them, by their number.
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Alloc,
         Kind::Free,
         Kind::Query,
@@ -52,6 +56,8 @@ impl Kind {
         Kind::KernelUnload,
         Kind::DumpKernels,
         Kind::Hello,
+        Kind::TraceContext,
+        Kind::AllocationFailed,
         Kind::Lost,
     ];
 
@@ -72,6 +78,8 @@ impl Kind {
             11 => Some(Kind::KernelUnload),
             12 => Some(Kind::DumpKernels),
             13 => Some(Kind::Hello),
+            14 => Some(Kind::TraceContext),
+            15 => Some(Kind::AllocationFailed),
             16 => Some(Kind::Lost),
             _ => None,
         }
@@ -99,6 +107,8 @@ impl Kind {
             Kind::KernelUnload => "kernel_unload",
             Kind::DumpKernels => "dump_kernels",
             Kind::Hello => "hello",
+            Kind::TraceContext => "trace_context",
+            Kind::AllocationFailed => "allocation_failed",
             Kind::Lost => "lost",
         }
     }

@@ -38,6 +38,7 @@ mod kind;
 mod buffer_type;
 mod error;
 mod reply;
+mod trace_context;
 
 mod hello;
 pub mod ring;
@@ -55,3 +56,4 @@ pub use limits::{
 };
 pub use reply::{Arch, DeviceInfo, Reply, Totals};
 pub use ring::{Geometry, RECORD_BYTES, Record};
+pub use trace_context::TraceContext;

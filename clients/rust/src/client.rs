@@ -139,6 +139,25 @@ impl Client {
         self.report(&by_size(Kind::KernelUnload, device, kind.encode(), size_bytes));
     }
 
+    /// An allocator had no room: what was asked for, all that was free, and the largest block of it.
+    pub fn allocation_failed(
+        &self,
+        device: u16,
+        buffer_type: BufferType,
+        requested_bytes: u64,
+        free_bytes: u64,
+        largest_free_block_bytes: u64,
+    ) {
+        self.report(&Header {
+            device_id: i32::from(device),
+            size_bytes: requested_bytes,
+            buffer_type: buffer_type_byte(buffer_type),
+            buffer_id: largest_free_block_bytes,
+            timestamp_ns: free_bytes,
+            ..Header::request(Kind::AllocationFailed)
+        });
+    }
+
     /// What this process holds and has held, by its own reports; no server is asked.
     pub fn statistics(&self) -> Vec<Statistic> {
         let Some(shared) = self.root.known() else { return Vec::new() };

@@ -1,5 +1,6 @@
 //! The HTTP server: metrics, the JSON API, probes and the page.
 
+mod answers;
 mod authentication;
 mod connections;
 mod daemon_metrics;
@@ -11,7 +12,6 @@ mod routes;
 mod scrape;
 mod server;
 mod tls;
-mod token_bucket;
 mod web;
 
 use std::sync::Arc;
@@ -26,6 +26,7 @@ pub use server::serve;
 pub use web::Web;
 
 use crate::registry::Registry;
+use crate::views::trace::Host;
 
 type Body = Full<Bytes>;
 
@@ -45,12 +46,20 @@ pub struct Sources {
     scrapes: Semaphore,
     /// Who may ask, and how.
     pub web: Web,
+    /// What ids are derived from.
+    pub host: Arc<Host>,
 }
 
 impl Sources {
     /// Everything that requests are answered from.
-    pub fn new(registry: Arc<Registry>, metrics: DaemonMetrics, processes_max: usize, web: Web) -> Sources {
-        Sources { registry, metrics, processes_max, scrapes: Semaphore::new(scrape::SCRAPES_MAX), web }
+    pub fn new(
+        registry: Arc<Registry>,
+        metrics: DaemonMetrics,
+        processes_max: usize,
+        web: Web,
+        host: Arc<Host>,
+    ) -> Sources {
+        Sources { registry, metrics, processes_max, scrapes: Semaphore::new(scrape::SCRAPES_MAX), web, host }
     }
 
     fn access(&self) -> Arc<web::Access> {

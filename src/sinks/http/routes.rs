@@ -39,7 +39,7 @@ pub(super) async fn answer<B>(sources: &Sources, request: &Request<B>) -> Respon
 
 fn processes(sources: &Sources, request: &ProcessRequest) -> Response<Body> {
     let snapshot = sources.registry.snapshot(now());
-    to_json(&json::Processes::of(&snapshot, |process| {
+    to_json(&json::Processes::of(&snapshot, &sources.host, |process| {
         request.pid.is_none_or(|pid| pid == process.process.pid())
             && request.device.is_none_or(|device| process.memory.iter().any(|memory| memory.device == device))
     }))

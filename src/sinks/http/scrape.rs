@@ -85,6 +85,18 @@ fn write_all<E: Exposition>(own: &Gathered, snapshot: &Snapshot, selection: &Sel
     own.write(to);
 }
 
+impl Sources {
+    /// What a scrape would be told, in another format.
+    pub(in crate::sinks) fn write_to<E: Exposition>(&self, make: impl FnOnce(&Snapshot) -> E) -> E {
+        let selection = Selection { names: HashSet::new(), processes_max: self.processes_max };
+        let own = self.metrics.gather(&selection);
+        let snapshot = self.registry.snapshot(super::routes::now());
+        let mut to = make(&snapshot);
+        write_all(&own, &snapshot, &selection, &mut to);
+        to
+    }
+}
+
 fn compress(text: Vec<u8>, coding: Coding) -> io::Result<Vec<u8>> {
     match coding {
         Coding::Identity => Ok(text),
@@ -125,7 +137,29 @@ fn patience(headers: &HeaderMap) -> Result<Duration, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::{DaemonMetrics, Web};
     use super::*;
+    use crate::registry::Registry;
+    use crate::views::trace::Host;
+
+    #[test]
+    fn a_scrape_whose_turn_does_not_come_in_its_time_is_refused() {
+        let metrics = DaemonMetrics::new("0.0.0", "none", 0.0).expect("new names");
+        let web = Web::load(None).expect("nothing to read");
+        let host = Host { name: "h".into(), id: "1".into(), boot_id: "2".into() };
+        let sources = Sources::new(Arc::new(Registry::new(0)), metrics, 1, web, Arc::new(host));
+        let request = Request::builder().header(TIMEOUT_HEADER, "0.1").body(()).expect("a header");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let others = sources.scrapes.acquire_many(SCRAPES_MAX as u32).await.expect("open");
+            let refused = answer(&sources, &request).await.expect_err("no turn is left").into_response();
+            assert_eq!(refused.status(), 503);
+            drop(others);
+            assert!(answer(&sources, &request).await.is_ok());
+        });
+    }
 
     #[test]
     fn a_scrape_waits_no_longer_than_its_scraper() {
