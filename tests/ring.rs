@@ -59,6 +59,8 @@ fn rings_and_frames_come_to_the_same() {
             assert_eq!(metrics.usage(0, "dram"), Some(4096.0 * 1000.0), "{options}");
             assert_eq!(metrics.process_usage(reporter.pid(), 1, "cb"), Some(36.0));
             assert_eq!(metrics.usage(1, "kernel"), Some(24.0));
+            let failures = [("device", "1"), ("memory_type", "l1"), ("reason", "fragmented")];
+            assert_eq!(metrics.value("ttmem_device_allocation_failures_total", &failures), Some(1.0));
             let is_about_devices = |line: &&str| {
                 line.starts_with("ttmem_device_") && !line.contains("timestamp") && !line.contains("lifetime")
                     || line.starts_with("ttmem_events_total")

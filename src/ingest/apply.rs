@@ -82,8 +82,8 @@ impl Applier {
     }
 
     /// The peer's process, of whose generation this session is from now on.
-    pub(super) fn negotiate(&mut self, now_ns: u64) -> io::Result<Arc<Tracked>> {
-        let tracked = self.attribution.process(self.attribution.peer_pid(), now_ns)?;
+    pub(super) fn negotiate(&mut self, time: Time) -> io::Result<Arc<Tracked>> {
+        let tracked = self.attribution.process(self.attribution.peer_pid(), time.monotonic_ns)?;
         self.generation.get_or_insert_with(|| tracked.generation());
         Ok(tracked)
     }

@@ -155,6 +155,7 @@ fn all_kinds(client: &Client) {
     client.circular_buffer_allocated(1, 64);
     client.circular_buffer_allocated(1, 36);
     client.circular_buffer_freed(1, 64);
+    client.allocation_failed(1, BufferType::L1, 4096, 5000, 100);
     for kind in KernelKind::ALL {
         client.kernel_loaded(1, kind, 7);
         client.kernel_loaded(1, kind, 8);

@@ -18,7 +18,7 @@ use crate::lanes::{Board, Lanes};
 use crate::wake::Wake;
 use crate::{fork, pump, thread_lane};
 
-/// Rings, one for each thread that reports; further threads share the last one.
+/// Rings, as many as a server gives.
 const RINGS: u32 = 64;
 /// Records of a ring: 192 KiB, which stay in a core's cache.
 const RECORDS: u32 = 4096;
@@ -44,6 +44,8 @@ pub struct Options {
     pub overrun: Overrun,
     /// Whether the server is asked for rings in shared memory.
     pub uses_rings: bool,
+    /// How many rings there are, up to 64. Each thread has its own, until only one is left, which all further threads share.
+    pub rings: u32,
     /// How many records the ring of a thread holds; the nearest power of two below is taken.
     pub ring_records: u32,
 }
@@ -55,6 +57,7 @@ impl Default for Options {
             socket: socket.map_or_else(|| PathBuf::from(DEFAULT_SOCKET_PATH), PathBuf::from),
             overrun: Overrun::default(),
             uses_rings: true,
+            rings: RINGS,
             ring_records: RECORDS,
         }
     }
@@ -134,6 +137,25 @@ impl Client {
     #[inline]
     pub fn kernel_unloaded(&self, device: u16, kind: KernelKind, size_bytes: u64) {
         self.report(&by_size(Kind::KernelUnload, device, kind.encode(), size_bytes));
+    }
+
+    /// An allocator had no room: what was asked for, all that was free, and the largest block of it.
+    pub fn allocation_failed(
+        &self,
+        device: u16,
+        buffer_type: BufferType,
+        requested_bytes: u64,
+        free_bytes: u64,
+        largest_free_block_bytes: u64,
+    ) {
+        self.report(&Header {
+            device_id: i32::from(device),
+            size_bytes: requested_bytes,
+            buffer_type: buffer_type_byte(buffer_type),
+            buffer_id: largest_free_block_bytes,
+            timestamp_ns: free_bytes,
+            ..Header::request(Kind::AllocationFailed)
+        });
     }
 
     /// What this process holds and has held, by its own reports; no server is asked.
@@ -359,5 +381,5 @@ impl Shared {
 }
 
 fn geometry(options: &Options) -> Geometry {
-    Geometry::nearest(RINGS, options.ring_records)
+    Geometry::nearest(options.rings, options.ring_records)
 }

@@ -43,7 +43,7 @@ impl Session {
             self.context.registry.events().reject(Rejection::UnexpectedType);
             return Ok(());
         }
-        let process = self.applier.negotiate(clock::monotonic_ns())?;
+        let process = self.applier.negotiate(now())?;
         let may_have_rings =
             ask.features.has(Features::RINGS) && self.rings.is_none() && process.is_watched();
         if may_have_rings {
