@@ -12,6 +12,7 @@ mod buffers;
 mod cell;
 mod container;
 mod device;
+mod index;
 mod ledger;
 mod process;
 
@@ -46,7 +47,7 @@ pub use ledger::{
 };
 pub use listing::{BufferFilter, BufferPage, BufferSnapshot, Cursor};
 pub use memory_type::MemoryType;
-pub use process::{Identity, Process, ProcessInfo, Source, TraceContext};
+pub use process::{Identity, Process, ProcessInfo, Rendering, Source, TraceContext};
 pub use snapshot::{
     DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot, Time,
 };

@@ -18,7 +18,7 @@ fn read(registry: &Registry, choices: Choices, baseline: &Baseline, seconds: u64
     let snapshot = registry.snapshot(Time { monotonic_ns, unix_ns: START_NS + monotonic_ns });
     let mut readings = Readings::new(&snapshot, choices, baseline);
     let selection = Selection { names: [].into(), processes_max: 1000 };
-    expose(&snapshot, &selection, 0, &mut readings);
+    expose(snapshot.clone(), selection.clone(), 0, &mut readings);
     readings.finish()
 }
 
@@ -125,7 +125,7 @@ fn a_clock_that_is_set_is_no_new_beginning() {
         let unix_ns = (START_NS + 30_000_000_000).saturating_add_signed(set_by_seconds * 1_000_000_000);
         let snapshot = registry.snapshot(Time { monotonic_ns: 30_000_000_000, unix_ns });
         let mut readings = Readings::new(&snapshot, DIFFERENCES, &baseline);
-        expose(&snapshot, &Selection { names: [].into(), processes_max: 1000 }, 0, &mut readings);
+        expose(snapshot.clone(), Selection { names: [].into(), processes_max: 1000 }, 0, &mut readings);
         let (metrics, _) = readings.finish();
         assert_eq!(dram(&metrics, "tenstorrent.memory.allocated")[0].1, Number::AsInt(7));
         let points = numbers(&metrics, "tenstorrent.memory.allocated");
@@ -211,7 +211,7 @@ fn messages_are_cut_between_data_points() {
     let baseline = Baseline::default();
     let mut readings = Readings::new(&snapshot, TOTALS, &baseline);
     let selection = Selection { names: [].into(), processes_max: 2000 };
-    expose(&snapshot, &selection, 0, &mut readings);
+    expose(snapshot.clone(), selection.clone(), 0, &mut readings);
     let (metrics, _) = readings.finish();
     let sizes: Vec<usize> = metrics
         .iter()
