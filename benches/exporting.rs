@@ -3,12 +3,14 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use ttmem_wire::{Header, Kind, Layout, encode_request};
 
+use super::clients::Way;
 use super::measure::Spread;
 use super::report::{self, Figure, Finding, Goal, Report};
 use super::servers::{Server, Subject};
@@ -21,8 +23,12 @@ const BATCH: usize = 64;
 /// Takes turns between a daemon that exports and one that does not.
 pub(super) fn beside_none(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
     let collector = collect()?;
-    let mut without = Contender::start(bench, Subject::Ttmem, BATCH)?;
-    let mut with = Contender::start(bench, Subject::TtmemExporting(collector), BATCH)?;
+    let start = |subject: Subject| {
+        let server = Rc::new(Server::start(bench, subject)?);
+        Contender::start(bench, server, subject.name(), Way::Frames { batch: BATCH })
+    };
+    let mut without = start(Subject::Ttmem)?;
+    let mut with = start(Subject::TtmemExporting(collector))?;
     for _ in 0..bench.effort.rounds {
         without.round(bench)?;
         with.round(bench)?;
@@ -77,7 +83,7 @@ pub(super) fn every_buffer(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
         figure("cpu_seconds_per_million", server.cpu_seconds()? * 1e6 / exported_before),
         figure("peak_resident_mb", server.peak_resident_mb()?),
     ];
-    let subjects = vec![report::Subject { name: server.subject.name(), figures }];
+    let subjects = vec![report::Subject { name: server.subject.name().to_owned(), figures }];
     let goal = Some(Goal::AtLeast(1.0));
     Ok(Report::new(
         row,
