@@ -7,7 +7,7 @@ use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use ttmem_wire::Kind;
 
-use super::clients::{self, Fleet, Plan};
+use super::clients::{self, Fleet, Plan, Way};
 use super::measure::{Spread, quantile};
 use super::report::{Figure, Finding, Goal, Report, Subject};
 use super::scrape::samples;
@@ -142,7 +142,12 @@ pub(super) fn buffers(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
     for size in BUFFERS.into_iter().filter(|buffers| *buffers <= bench.effort.buffers_max) {
         let server = Server::start(bench, servers::Subject::Ttmem)?;
         let idle_mb = server.resident_mb()?;
-        let plan = Plan { clients: HOLDERS, role: "holder", count_each: size / HOLDERS as u64, batch: BATCH };
+        let plan = Plan {
+            clients: HOLDERS,
+            role: "holder",
+            count_each: size / HOLDERS as u64,
+            way: Way::Frames { batch: BATCH },
+        };
         let mut fleet = None;
         let point = measure(&server, size, size, || {
             fleet = Some(Fleet::connect(bench, &server.socket, plan)?);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::clients::{CLIENTS, Fleet, Plan, TURN_FRAMES};
+use super::clients::{CLIENTS, Fleet, Plan, TURN_FRAMES, Way};
 use super::http::Http;
 use super::measure::Spread;
 use super::report::{Figure, Finding, Goal, Report, Subject};
@@ -62,7 +62,8 @@ struct Round {
 }
 
 fn round(bench: &Bench, server: &Server, events_each: u64, http: Option<&mut Http>) -> anyhow::Result<Round> {
-    let plan = Plan { clients: CLIENTS, role: "client", count_each: events_each, batch: BATCH };
+    let plan =
+        Plan { clients: CLIENTS, role: "client", count_each: events_each, way: Way::Frames { batch: BATCH } };
     let fleet = Fleet::connect(bench, &server.socket, plan)?;
     let events = events_each * CLIENTS as u64;
     let counted_before = server.counted()?;

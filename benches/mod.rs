@@ -18,6 +18,7 @@ mod measure;
 mod query;
 mod report;
 mod resident;
+mod ring;
 mod scrape;
 mod seed;
 mod servers;
@@ -60,6 +61,12 @@ const ROWS: &[Row] = &[
         about: "the same, with everything exported over OTLP and without",
         measure: exporting::beside_none,
     },
+    Row {
+        name: "ring-reports",
+        about: "8 client processes report through rings, beside 64 frames per send()",
+        measure: ring::throughput,
+    },
+    Row { name: "ring", about: "what one report costs the thread that makes it", measure: ring::cost },
     Row {
         name: "report",
         about: "one client sends a frame, then does something else for 5 microseconds",
@@ -218,7 +225,7 @@ fn role_arguments() -> [Arg; 5] {
             .value_parser(["limit", "seed", "blocking", "daemon", "client", "holder"]),
         Arg::new("socket").long("socket").hide(true).value_parser(value_parser!(PathBuf)),
         Arg::new("frames").long("frames").hide(true).default_value("0").value_parser(value_parser!(u64)),
-        Arg::new("batch").long("batch").hide(true).default_value("1").value_parser(value_parser!(usize)),
+        Arg::new("batch").long("batch").hide(true).value_parser(value_parser!(usize)),
         Arg::new("serve-arguments").hide(true).last(true).num_args(0..).value_parser(value_parser!(String)),
     ]
 }
@@ -300,8 +307,10 @@ fn play(role: &str, arguments: &ArgMatches) -> anyhow::Result<()> {
         }
         "client" => {
             let frames: &u64 = arguments.get_one("frames").context("a client needs --frames")?;
-            let batch: &usize = arguments.get_one("batch").context("a client needs --batch")?;
-            clients::send_frames(socket, *frames, *batch)
+            match arguments.get_one::<usize>("batch") {
+                Some(batch) => clients::send_frames(socket, *frames, *batch),
+                None => clients::report_in_ring(socket, *frames),
+            }
         }
         "holder" => {
             let buffers: &u64 = arguments.get_one("frames").context("a holder needs --frames")?;

@@ -12,6 +12,8 @@ mod containers;
 mod processes;
 
 mod apply;
+mod mapping;
+mod ring;
 mod session;
 mod stream;
 
@@ -50,6 +52,7 @@ use peer::{Peer, PeerError};
 use processes::Processes;
 use procfs::ArgumentsReader;
 use regions::Regions;
+use ring::RingMemory;
 use session::Session;
 use stream::Stream;
 
@@ -67,6 +70,9 @@ struct Context {
     policy: Policy,
     arguments: ArgumentsReader,
     clients: AtomicU32,
+    ring_memory: Arc<RingMemory>,
+    /// Which run of the daemon this is, among all that a client may come to.
+    instance: u64,
 }
 
 impl Context {
@@ -140,8 +146,18 @@ impl Ingest {
         let policy = Policy::new(config);
         let arguments = ArgumentsReader::start()?;
         let clients = AtomicU32::new(0);
-        let context =
-            Arc::new(Context { registry, processes, devices, throttle, policy, arguments, clients });
+        let (ring_memory, instance) = (Arc::default(), clock::unix_ns());
+        let context = Arc::new(Context {
+            registry,
+            processes,
+            devices,
+            throttle,
+            policy,
+            arguments,
+            clients,
+            ring_memory,
+            instance,
+        });
         let (stopping, stop) = watch::channel(false);
         let handles: Vec<Handle> = threads.iter().map(|thread| thread.handle.clone()).collect();
         let accepting = threads[0].handle.spawn(accept_all(Arc::clone(&context), socket, handles, stop));
