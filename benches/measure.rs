@@ -64,6 +64,12 @@ pub(super) fn cpu_seconds_of_threads(pid: u32) -> anyhow::Result<f64> {
     Ok(nanoseconds as f64 / 1e9)
 }
 
+/// The same of the calling thread.
+pub(super) fn cpu_seconds_of_this_thread() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
 /// A process's resident memory now, in units of 10^6 bytes.
 pub(super) fn resident_mb(pid: u32) -> anyhow::Result<f64> {
     memory_mb(pid, "VmRSS")

@@ -11,7 +11,7 @@ use ttmem_wire::Kind;
 
 use super::clients;
 use super::http::Http;
-use super::measure::{Spread, quantile};
+use super::measure::{self, Spread, quantile};
 use super::report::{Figure, Finding, Goal, Report, Subject};
 use super::servers::{self, Server};
 use super::{Bench, Row};
@@ -58,16 +58,18 @@ fn compare(
 
     let mut ttmem = Times::default();
     let mut crate_encoder = Times::default();
-    let mut cpu_ms = Vec::new();
+    let (mut cpu_ms, mut crate_cpu_ms) = (Vec::new(), Vec::new());
     let mut text = Vec::new();
     for round in 0..=bench.effort.rounds {
         let cpu_before = server.cpu_seconds_exact()?;
         ttmem.round(scrapes, || http.fetch("/metrics").map(|_| ()))?;
         cpu_ms.push((server.cpu_seconds_exact()? - cpu_before) * 1e3 / scrapes as f64);
+        let cpu_before = measure::cpu_seconds_of_this_thread();
         crate_encoder.round(encodings, || mirror.encode(&mut text))?;
+        crate_cpu_ms.push((measure::cpu_seconds_of_this_thread() - cpu_before) * 1e3 / encodings as f64);
         if round == 0 {
             (ttmem, crate_encoder) = Default::default();
-            cpu_ms.clear();
+            (cpu_ms, crate_cpu_ms) = Default::default();
         }
     }
     let encoded = samples(std::str::from_utf8(&text)?).count();
@@ -81,16 +83,16 @@ fn compare(
             goal: Some(Goal::AtLeast(20.0)),
         },
         Finding {
-            name: "prometheus TextEncoder / processor time of a scrape",
-            spread: Spread::of_ratios(&crate_encoder.medians, &cpu_ms),
+            name: "the same, processor time of both",
+            spread: Spread::of_ratios(&crate_cpu_ms, &cpu_ms),
             goal: None,
         },
     ];
-    let cpu_median_ms = Spread::of(&cpu_ms).median;
-    let resident_mb = server.peak_resident_mb()?;
+    let daemon = (Spread::of(&cpu_ms).median, server.peak_resident_mb()?);
+    let encoder = (Spread::of(&crate_cpu_ms).median, f64::NAN);
     let subjects = vec![
-        ttmem.figures("ttmem, whole scrape", series, body.len(), Some((cpu_median_ms, resident_mb))),
-        crate_encoder.figures("prometheus, encoding only", series, text.len(), None),
+        ttmem.figures("ttmem, whole scrape", series, body.len(), daemon),
+        crate_encoder.figures("prometheus, encoding only", series, text.len(), encoder),
     ];
     Ok(Report::new(row, subjects, findings))
 }
@@ -149,9 +151,8 @@ impl Times {
         name: &'static str,
         series: usize,
         body_bytes: usize,
-        daemon: Option<(f64, f64)>,
+        (cpu_ms, resident_mb): (f64, f64),
     ) -> Subject {
-        let (cpu_ms, resident_mb) = daemon.unwrap_or((f64::NAN, f64::NAN));
         self.all.sort_by(f64::total_cmp);
         let figure = |name, value| Figure { name, value };
         Subject {
