@@ -98,7 +98,7 @@ REQUESTS = [
                                                     buffer_id=0x0001_B10C_0000, timestamp_ns=0x0003_F4EE_0000)),
     ("hello_ask", "hello", dict(device_id=1, size_bytes=0x8000_0003, buffer_id=(64 << 32) + 4096)),
     ("hello_switch", "hello", dict(device_id=1, buffer_type=1)),
-    ("hello_renew", "hello", dict(device_id=1, buffer_type=2)),
+    ("hello_renew", "hello", dict(device_id=1, buffer_type=2, size_bytes=0x0B0A_0908_0706)),
     ("lost", "lost", dict(size_bytes=0x0102_0304_0506)),
 ]
 BODY = dict(
