@@ -335,9 +335,7 @@ impl Mesh {
         Some(Mesh {
             // SAFETY: the table is longer than what it begins with.
             virtual_functions: unsafe {
-                library
-                    .symbol(c"_ZTVN2tt8tt_metal11distributed10MeshDeviceE")?
-                    .byte_add(VIRTUAL_FUNCTIONS_AT)
+                library.symbol(c"_ZTVN2tt8tt_metal11distributed10MeshDeviceE")?.byte_add(VIRTUAL_FUNCTIONS_AT)
             },
             device_ids: function!(
                 library,
@@ -355,7 +353,8 @@ impl Mesh {
         unsafe {
             (self.device_ids)(&raw mut ids, device);
             let count = usize::try_from(ids.end.offset_from(ids.begin)).unwrap_or(0);
-            let devices = if count == 0 { Vec::new() } else { slice::from_raw_parts(ids.begin, count).to_vec() };
+            let devices =
+                if count == 0 { Vec::new() } else { slice::from_raw_parts(ids.begin, count).to_vec() };
             (self.delete)(ids.begin.cast());
             devices
         }
