@@ -21,13 +21,15 @@ fn loaded_metal() -> &'static Metal {
 #[unsafe(export_name = "_ZN2tt8tt_metal13AllocatorImpl15allocate_bufferEPNS0_6BufferE")]
 pub(crate) unsafe extern "C-unwind" fn allocate_buffer(allocator: Allocator, buffer: Buffer) -> u64 {
     let metal = loaded_metal();
-    let Some(functions) = metal.allocator() else { std::process::abort() };
+    let Some(allocate) = metal.allocate else { std::process::abort() };
     let failure = Failure { metal, allocator, buffer };
     // SAFETY: the caller's.
-    let address = unsafe { (functions.allocate)(allocator, buffer) };
+    let address = unsafe { allocate(allocator, buffer) };
     std::mem::forget(failure);
-    // SAFETY: the buffer has just been used.
-    unsafe { enter(metal, allocator, buffer) };
+    if metal.has_allocator() {
+        // SAFETY: the buffer has just been used.
+        unsafe { enter(metal, allocator, buffer) };
+    }
     address
 }
 
@@ -35,11 +37,11 @@ pub(crate) unsafe extern "C-unwind" fn allocate_buffer(allocator: Allocator, buf
 #[unsafe(export_name = "_ZN2tt8tt_metal13AllocatorImpl17deallocate_bufferEPNS0_6BufferE")]
 pub(crate) unsafe extern "C-unwind" fn deallocate_buffer(allocator: Allocator, buffer: Buffer) {
     let metal = loaded_metal();
-    let Some(functions) = metal.allocator() else { std::process::abort() };
+    let Some(deallocate) = metal.deallocate else { std::process::abort() };
     // SAFETY: the buffer lives until it is given back.
     let id = unsafe { metal.unique_id(buffer) };
     // SAFETY: the caller's.
-    unsafe { (functions.deallocate)(allocator, buffer) };
+    unsafe { deallocate(allocator, buffer) };
     strike(allocator, id);
 }
 
@@ -47,9 +49,9 @@ pub(crate) unsafe extern "C-unwind" fn deallocate_buffer(allocator: Allocator, b
 #[unsafe(export_name = "_ZN2tt8tt_metal13AllocatorImpl18deallocate_buffersEv")]
 pub(crate) unsafe extern "C-unwind" fn deallocate_buffers(allocator: Allocator) {
     let metal = loaded_metal();
-    let Some(functions) = metal.allocator() else { std::process::abort() };
+    let Some(deallocate_all) = metal.deallocate_all else { std::process::abort() };
     // SAFETY: the caller's.
-    unsafe { (functions.deallocate_all)(allocator) };
+    unsafe { deallocate_all(allocator) };
     for (id, devices) in books().strike_all(allocator.addr()) {
         devices.into_iter().for_each(|device| reports::freed(device, id));
     }
@@ -63,7 +65,7 @@ pub(crate) unsafe extern "C-unwind" fn track_allocate(tracker: *mut c_void, buff
     // SAFETY: the caller's.
     unsafe { track(tracker, buffer) };
     // SAFETY: the caller's.
-    if metal.allocator().is_none() && unsafe { metal.has_memory(buffer) } {
+    if !metal.has_allocator() && unsafe { metal.has_memory(buffer) } {
         // SAFETY: the caller's.
         unsafe { enter(metal, std::ptr::null_mut(), buffer) };
     }
@@ -78,7 +80,7 @@ pub(crate) unsafe extern "C-unwind" fn track_deallocate(tracker: *mut c_void, bu
     let id = unsafe { metal.unique_id(buffer) };
     // SAFETY: the caller's.
     unsafe { track(tracker, buffer) };
-    if metal.allocator().is_none() {
+    if !metal.has_allocator() {
         strike(std::ptr::null_mut(), id);
     }
 }
@@ -131,17 +133,26 @@ pub(crate) unsafe extern "C-unwind" fn track_deallocate_cb(tracker: *mut c_void,
 /// The buffer lives, and the allocator has just handed it out, or is null.
 unsafe fn enter(metal: &Metal, allocator: Allocator, buffer: Buffer) {
     // SAFETY: the caller's.
-    let (id, buffer_type, bytes, devices) = unsafe {
-        let bytes = match allocator.is_null() {
-            true => metal.asked_bytes(buffer),
-            false => metal.taken_bytes(allocator, buffer),
-        };
-        (metal.unique_id(buffer), metal.buffer_type(buffer), bytes, metal.devices_of(buffer))
+    let (id, buffer_type, devices) =
+        unsafe { (metal.unique_id(buffer), metal.buffer_type(buffer), metal.devices_of(buffer)) };
+    // SAFETY: the caller's.
+    let bytes = match allocator.is_null() {
+        true => unsafe { metal.asked_bytes(buffer) },
+        false => unsafe { metal.taken_bytes(allocator, buffer) },
     };
+    let mut books = books();
+    if !allocator.is_null() && books.is_new(allocator.addr(), buffer_type) {
+        // SAFETY: the caller's.
+        if let Some((bank, banks)) = unsafe { metal.bank_statistics(allocator, buffer_type) } {
+            for device in &devices {
+                reports::capacity(*device, buffer_type, bank.total_bytes * u64::from(banks));
+            }
+        }
+    }
     for device in &devices {
         reports::allocated(*device, buffer_type, id, bytes);
     }
-    books().enter(allocator.addr(), id, devices);
+    books.enter(allocator.addr(), id, devices);
 }
 
 fn strike(allocator: Allocator, id: u64) {
@@ -160,23 +171,18 @@ struct Failure<'a> {
 impl Drop for Failure<'_> {
     fn drop(&mut self) {
         let Failure { metal, allocator, buffer } = *self;
-        let Some(functions) = metal.allocator() else { return };
         // SAFETY: the buffer's constructor is still under way, and the allocator has only refused.
-        let (buffer_type, requested, devices, told) = unsafe {
+        let (buffer_type, asked_bytes, devices, told) = unsafe {
             let buffer_type: BufferType = metal.buffer_type(buffer);
-            let told = functions.statistics(allocator, buffer_type);
+            let told = metal.bank_statistics(allocator, buffer_type);
             (buffer_type, metal.asked_bytes(buffer), metal.devices_of(buffer), told)
         };
         let Some((bank, banks)) = told else { return };
         let banks = u64::from(banks);
         for device in devices {
-            reports::failed(
-                device,
-                buffer_type,
-                requested,
-                bank.free_bytes * banks,
-                bank.largest_free_block_bytes * banks,
-            );
+            let (free_bytes, largest_bytes) =
+                (bank.free_bytes * banks, bank.largest_free_block_bytes * banks);
+            reports::failed(device, buffer_type, asked_bytes, free_bytes, largest_bytes);
         }
     }
 }

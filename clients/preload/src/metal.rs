@@ -85,7 +85,11 @@ const DEVICE_ID_SLOT: usize = 3;
 
 /// Everything that is called.
 pub(crate) struct Metal {
-    allocator: Option<AllocatorFunctions>,
+    pub(crate) allocate: Option<Allocate>,
+    pub(crate) deallocate: Option<Deallocate>,
+    pub(crate) deallocate_all: Option<DeallocateAll>,
+    banks: Option<Banks>,
+    statistics: Option<Statistics>,
     pub(crate) track_allocate: Option<TrackAllocate>,
     pub(crate) track_deallocate: Option<TrackDeallocate>,
     pub(crate) track_allocate_cb: Option<TrackAllocateCb>,
@@ -95,16 +99,6 @@ pub(crate) struct Metal {
     aligned_size_per_bank: Option<BufferNumber>,
     core_count: Option<CoreCount>,
     mesh: Option<Mesh>,
-}
-
-/// The three functions that every buffer passes: all of them, or none.
-#[derive(Clone, Copy)]
-pub(crate) struct AllocatorFunctions {
-    pub(crate) allocate: Allocate,
-    pub(crate) deallocate: Deallocate,
-    pub(crate) deallocate_all: DeallocateAll,
-    banks: Option<Banks>,
-    statistics: Option<Statistics>,
 }
 
 /// What a mesh needs to be known and asked.
@@ -142,7 +136,26 @@ macro_rules! function {
 impl Metal {
     fn of(library: Library) -> Metal {
         Metal {
-            allocator: AllocatorFunctions::of(library),
+            allocate: function!(
+                library,
+                c"_ZN2tt8tt_metal13AllocatorImpl15allocate_bufferEPNS0_6BufferE" as Allocate
+            ),
+            deallocate: function!(
+                library,
+                c"_ZN2tt8tt_metal13AllocatorImpl17deallocate_bufferEPNS0_6BufferE" as Deallocate
+            ),
+            deallocate_all: function!(
+                library,
+                c"_ZN2tt8tt_metal13AllocatorImpl18deallocate_buffersEv" as DeallocateAll
+            ),
+            banks: function!(
+                library,
+                c"_ZNK2tt8tt_metal13AllocatorImpl13get_num_banksERKNS0_10BufferTypeE" as Banks
+            ),
+            statistics: function!(
+                library,
+                c"_ZNK2tt8tt_metal13AllocatorImpl14get_statisticsERKNS0_10BufferTypeE" as Statistics
+            ),
             track_allocate: function!(
                 library,
                 c"_ZN2tt8tt_metal12GraphTracker14track_allocateEPKNS0_6BufferE" as TrackAllocate
@@ -171,9 +184,9 @@ impl Metal {
         }
     }
 
-    /// The allocator's functions, where this version has all of them.
-    pub(crate) fn allocator(&self) -> Option<&AllocatorFunctions> {
-        self.allocator.as_ref()
+    /// Whether every buffer passes allocator functions that are known: all three of them, or else nothing is told of by them.
+    pub(crate) fn has_allocator(&self) -> bool {
+        self.allocate.is_some() && self.deallocate.is_some() && self.deallocate_all.is_some()
     }
 
     /// The number that the buffer alone has in this process while it lives.
@@ -217,8 +230,7 @@ impl Metal {
     /// The bytes that it takes on each of its devices: the same range of every bank, whether the buffer fills it or not. What it asks for,
     /// where this version does not tell.
     pub(crate) unsafe fn taken_bytes(&self, allocator: Allocator, buffer: Buffer) -> u64 {
-        let banks = self.allocator().and_then(|functions| functions.banks);
-        let taken = self.aligned_size_per_bank.zip(banks).map(|(aligned_size_per_bank, banks)| {
+        let taken = self.aligned_size_per_bank.zip(self.banks).map(|(aligned_size_per_bank, banks)| {
             // SAFETY: the caller's, and the allocator is the one that has just worked.
             unsafe { aligned_size_per_bank(buffer) * u64::from(banks(allocator, &self.buffer_type(buffer))) }
         });
@@ -260,47 +272,11 @@ impl Metal {
         vec![id]
     }
 
-    /// How many cores there are in a set; each has a circular buffer of its own. `None` where this version does not tell.
+    /// What an allocator has of a kind of memory: the figures of one bank, and how many banks there are.
     ///
     /// # Safety
-    /// The set lives.
-    pub(crate) unsafe fn core_count(&self, cores: Cores) -> Option<u32> {
-        // SAFETY: the caller's.
-        self.core_count.map(|core_count| unsafe { core_count(cores) })
-    }
-}
-
-impl AllocatorFunctions {
-    fn of(library: Library) -> Option<AllocatorFunctions> {
-        Some(AllocatorFunctions {
-            allocate: function!(
-                library,
-                c"_ZN2tt8tt_metal13AllocatorImpl15allocate_bufferEPNS0_6BufferE" as Allocate
-            )?,
-            deallocate: function!(
-                library,
-                c"_ZN2tt8tt_metal13AllocatorImpl17deallocate_bufferEPNS0_6BufferE" as Deallocate
-            )?,
-            deallocate_all: function!(
-                library,
-                c"_ZN2tt8tt_metal13AllocatorImpl18deallocate_buffersEv" as DeallocateAll
-            )?,
-            banks: function!(
-                library,
-                c"_ZNK2tt8tt_metal13AllocatorImpl13get_num_banksERKNS0_10BufferTypeE" as Banks
-            ),
-            statistics: function!(
-                library,
-                c"_ZNK2tt8tt_metal13AllocatorImpl14get_statisticsERKNS0_10BufferTypeE" as Statistics
-            ),
-        })
-    }
-
-    /// What the allocator has of a kind of memory: the figures of one bank, and how many banks there are.
-    ///
-    /// # Safety
-    /// The allocator lives, and has this kind of memory.
-    pub(crate) unsafe fn statistics(
+    /// The allocator lives, and has just been asked for this kind of memory: of one that it does not have it would throw.
+    pub(crate) unsafe fn bank_statistics(
         &self,
         allocator: Allocator,
         buffer_type: BufferType,
@@ -313,6 +289,15 @@ impl AllocatorFunctions {
             banks(allocator, &buffer_type)
         };
         Some((told.figures, banks))
+    }
+
+    /// How many cores there are in a set; each has a circular buffer of its own. `None` where this version does not tell.
+    ///
+    /// # Safety
+    /// The set lives.
+    pub(crate) unsafe fn core_count(&self, cores: Cores) -> Option<u32> {
+        // SAFETY: the caller's.
+        self.core_count.map(|core_count| unsafe { core_count(cores) })
     }
 }
 

@@ -22,3 +22,6 @@ pub(crate) fn circular_freed(device: i32, bytes: u64) {
 pub(crate) fn failed(device: i32, t: BufferType, requested: u64, free: u64, largest: u64) {
     line(format!("fail dev={device} type={t} requested={requested} free={free} largest={largest}\n"))
 }
+pub(crate) fn capacity(device: i32, t: BufferType, bytes: u64) {
+    line(format!("capacity dev={device} type={t} bytes={bytes}\n"))
+}
