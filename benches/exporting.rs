@@ -2,14 +2,17 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use ttmem_wire::{Header, Kind, Layout, encode_request};
 
 use super::clients::Way;
 use super::measure::Spread;
-use super::report::{Finding, Goal, Report};
+use super::report::{self, Figure, Finding, Goal, Report};
 use super::servers::{Server, Subject};
 use super::throughput::Contender;
 use super::{Bench, Row};
@@ -40,13 +43,81 @@ pub(super) fn beside_none(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
     Ok(Report::new(row, vec![without.figures()?, with.figures()?], findings))
 }
 
+/// Spans told in a second: what the goal asks for.
+const SPANS_PER_SECOND: u64 = 200_000;
+/// Buffers that are allocated, and then released, at a time: more bytes than the daemon reads at once, so that each of them has lived.
+const SPANS_AT_A_TIME: u64 = 1000;
+/// How long the daemon may take to export what it was told.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One client whose every buffer becomes a span, at a steady rate; what the collector has of them.
+pub(super) fn every_buffer(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
+    let server = Server::start(bench, Subject::TtmemTelling(collect()?))?;
+    let frames = |kind| -> Vec<u8> {
+        let header = |id| Header { buffer_id: id, size_bytes: 4096, ..Header::request(kind) };
+        let ids = 1..=SPANS_AT_A_TIME;
+        ids.flat_map(|id| encode_request(&header(id), Layout::Bytes144).to_vec()).collect()
+    };
+    let (allocations, frees) = (frames(Kind::Alloc), frames(Kind::Free));
+    let mut client = UnixStream::connect(&server.socket)?;
+    let mut shares = Vec::new();
+    let (mut exported_before, mut lost_before) = (0.0, 0.0);
+    for _ in 0..bench.effort.rounds {
+        let turns = ((SPANS_PER_SECOND as f64 * bench.effort.seconds) as u64).div_ceil(SPANS_AT_A_TIME);
+        let start = Instant::now();
+        for turn in 0..turns {
+            let due = Duration::from_secs_f64((turn * SPANS_AT_A_TIME) as f64 / SPANS_PER_SECOND as f64);
+            thread::sleep(due.saturating_sub(start.elapsed()));
+            client.write_all(&allocations)?;
+            client.write_all(&frees)?;
+        }
+        let told = (turns * SPANS_AT_A_TIME) as f64;
+        let (exported, lost) = settled(&server, exported_before + lost_before + told)?;
+        shares.push(((exported - exported_before) / told).min(1.0));
+        (exported_before, lost_before) = (exported, lost);
+    }
+    let figure = |name, value| Figure { name, value };
+    let figures = vec![
+        figure("exported_spans", exported_before),
+        figure("lost_spans", lost_before),
+        figure("cpu_seconds_per_million", server.cpu_seconds()? * 1e6 / exported_before),
+        figure("peak_resident_mb", server.peak_resident_mb()?),
+    ];
+    let subjects = vec![report::Subject { name: server.subject.name().to_owned(), figures }];
+    let goal = Some(Goal::AtLeast(1.0));
+    Ok(Report::new(
+        row,
+        subjects,
+        vec![Finding { name: "exported / told", spread: Spread::of(&shares), goal }],
+    ))
+}
+
+/// Waits until so many spans have been exported or lost, and gives both. Spans of the process itself may be among them.
+fn settled(server: &Server, told: f64) -> anyhow::Result<(f64, f64)> {
+    let deadline = Instant::now() + EXPORT_TIMEOUT;
+    loop {
+        let mut http = server.http()?;
+        let metrics = http.get("/metrics")?;
+        let exported = sum(metrics, &["ttmem_otlp_exported_total{signal=\"traces\"}"]);
+        let left_out = ["ttmem_spans_omitted_total{", "ttmem_otlp_dropped_total{"];
+        let lost = sum(metrics, &left_out);
+        if exported + lost >= told {
+            return Ok((exported, lost));
+        }
+        ensure!(Instant::now() < deadline, "of {told} spans {exported} were exported and {lost} lost");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The sum of the samples that begin so, from the text of /metrics.
+fn sum(metrics: &str, beginnings: &[&str]) -> f64 {
+    let is_wanted = |line: &&str| beginnings.iter().any(|beginning| line.starts_with(beginning));
+    metrics.lines().filter(is_wanted).filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+}
+
 /// What found no room in the daemon's queues, from the text of /metrics.
 fn lost(metrics: &str) -> f64 {
-    let is_loss = |line: &&str| {
-        line.starts_with("ttmem_spans_omitted_total{reason=\"queue\"}")
-            || line.starts_with("ttmem_otlp_dropped_total{")
-    };
-    metrics.lines().filter(is_loss).filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    sum(metrics, &["ttmem_spans_omitted_total{reason=\"queue\"}", "ttmem_otlp_dropped_total{"])
 }
 
 /// A collector that says yes to everything, for as long as this process runs.

@@ -34,6 +34,8 @@ pub(super) enum Subject {
     TtmemTrusting,
     /// The daemon, exporting to a collector at that address.
     TtmemExporting(SocketAddr),
+    /// The same, with a span for every buffer.
+    TtmemTelling(SocketAddr),
     Seed,
     Blocking,
 }
@@ -45,6 +47,7 @@ impl Subject {
             Self::Limit => "limit",
             Self::Ttmem | Self::TtmemTrusting => "ttmem",
             Self::TtmemExporting(_) => "exporting",
+            Self::TtmemTelling(_) => "telling",
             Self::Seed => "seed",
             Self::Blocking => "blocking",
         }
@@ -52,7 +55,7 @@ impl Subject {
 
     fn role(self) -> &'static str {
         match self {
-            Self::Ttmem | Self::TtmemTrusting | Self::TtmemExporting(_) => "daemon",
+            Self::Ttmem | Self::TtmemTrusting | Self::TtmemExporting(_) | Self::TtmemTelling(_) => "daemon",
             yardstick => yardstick.name(),
         }
     }
@@ -86,6 +89,11 @@ impl Server {
             Subject::TtmemExporting(collector) => {
                 command.args(["--", "--otlp-endpoint", &format!("http://{collector}")]);
             }
+            Subject::TtmemTelling(collector) => {
+                command.args(["--", "--otlp-endpoint", &format!("http://{collector}")]);
+                command.args(["--span-size-min-bytes", "0", "--span-lifetime-min-ms", "0"]);
+                command.args(["--spans-per-second-max", "1000000"]);
+            }
             Subject::Seed => {
                 let lines = bench.directory.path().join("seed.lines");
                 command.stdout(File::create(&lines)?);
@@ -95,9 +103,10 @@ impl Server {
         }
         let mut child = OwnedChild::spawn(&mut command)?;
         let http = match subject {
-            Subject::Ttmem | Subject::TtmemTrusting | Subject::TtmemExporting(_) => {
-                Some(child.until_ready(&log, || listening_address(&log))?)
-            }
+            Subject::Ttmem
+            | Subject::TtmemTrusting
+            | Subject::TtmemExporting(_)
+            | Subject::TtmemTelling(_) => Some(child.until_ready(&log, || listening_address(&log))?),
             Subject::Limit | Subject::Seed | Subject::Blocking => None,
         };
         child.until_ready(&log, || UnixStream::connect(&socket).ok())?;

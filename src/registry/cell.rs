@@ -105,10 +105,10 @@ impl Counters {
     /// been at one time.
     pub fn with(mut self, other: &Counters) -> Counters {
         let peak_bytes = self.peak_bytes.saturating_add(other.peak_bytes);
-        let region_bytes = self.usage_bytes().saturating_add(other.usage_bytes());
+        let held_bytes = self.usage_bytes().saturating_add(other.usage_bytes());
         self.absorb(other);
         // What a region alone tells counts as well as what was reported.
-        Counters { peak_bytes, reported_bytes: region_bytes, region_bytes, ..self }
+        Counters { peak_bytes, reported_bytes: held_bytes, region_bytes: held_bytes, ..self }
     }
 
     /// Adds another process's counters: sums (a count of bytes that leaves 64 bits begins again, as counters do), flags that hold if any holds, and the oldest of both. The peaks do not add up and stay
