@@ -8,8 +8,6 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 pub(crate) struct Books {
     /// The chips of each buffer, by allocator and the buffer's number.
     buffers: HashMap<usize, HashMap<u64, Vec<i32>>>,
-    /// The kinds of memory of which an allocator has handed something out, a bit for each.
-    buffer_types: HashMap<usize, u32>,
     /// Circular buffers that a device's programs hold together, in bytes on each chip.
     circular_bytes: HashMap<usize, u64>,
 }
@@ -22,14 +20,6 @@ pub(crate) fn books() -> MutexGuard<'static, Books> {
 }
 
 impl Books {
-    /// Whether this is the first buffer of a kind of memory that an allocator hands out.
-    pub(crate) fn is_new(&mut self, allocator: usize, buffer_type: u32) -> bool {
-        let (known, this) = (self.buffer_types.entry(allocator).or_default(), 1 << (buffer_type % u32::BITS));
-        let is_new = *known & this == 0;
-        *known |= this;
-        is_new
-    }
-
     /// An allocator has handed out a buffer.
     pub(crate) fn enter(&mut self, allocator: usize, buffer: u64, devices: Vec<i32>) {
         self.buffers.entry(allocator).or_default().insert(buffer, devices);
@@ -42,7 +32,6 @@ impl Books {
 
     /// It takes all of them back.
     pub(crate) fn strike_all(&mut self, allocator: usize) -> HashMap<u64, Vec<i32>> {
-        self.buffer_types.remove(&allocator);
         self.buffers.remove(&allocator).unwrap_or_default()
     }
 

@@ -140,19 +140,10 @@ unsafe fn enter(metal: &Metal, allocator: Allocator, buffer: Buffer) {
         true => unsafe { metal.asked_bytes(buffer) },
         false => unsafe { metal.taken_bytes(allocator, buffer) },
     };
-    let mut books = books();
-    if !allocator.is_null() && books.is_new(allocator.addr(), buffer_type) {
-        // SAFETY: the caller's.
-        if let Some((bank, banks)) = unsafe { metal.bank_statistics(allocator, buffer_type) } {
-            for device in &devices {
-                reports::capacity(*device, buffer_type, bank.total_bytes * u64::from(banks));
-            }
-        }
-    }
     for device in &devices {
         reports::allocated(*device, buffer_type, id, bytes);
     }
-    books.enter(allocator.addr(), id, devices);
+    books().enter(allocator.addr(), id, devices);
 }
 
 fn strike(allocator: Allocator, id: u64) {
