@@ -2,6 +2,7 @@
 
 pub mod demo;
 mod man;
+mod run;
 pub mod screen;
 mod server;
 pub mod status;
@@ -50,6 +51,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> 
     match matches.subcommand() {
         Some(("serve", matches)) => daemon::run(&Origin::new(matches, env::vars_os())),
         Some(("status", matches)) => status::run(&status_options(matches)?),
+        Some(("run", matches)) => run::run(matches),
         Some(("demo", matches)) => demo::run(matches),
         Some(("bench", matches)) => bench::run(matches),
         Some(("check-config", matches)) => check_config(matches),
@@ -107,6 +109,7 @@ fn command() -> Command {
         .subcommands([
             serve_command(),
             status_command(),
+            run::command(),
             demo::command(),
             bench::command(),
             check_config_command(),

@@ -53,9 +53,13 @@ const RUST_FOLDERS: &[&str] = &[
     "wire/fuzz/src",
     "wire/fuzz/fuzz_targets",
     "clients/rust/src",
+    "clients/preload/src",
 ];
-/// What the client library depends on: it is a part of other people's programs.
-const CLIENT_DEPENDENCIES: &[&str] = &["ttmem-wire", "libc"];
+/// What the clients depend on: they are parts of other people's programs.
+const CLIENT_DEPENDENCIES: &[(&str, &[&str])] = &[
+    ("clients/rust", &["ttmem-wire", "libc"]),
+    ("clients/preload", &["ttmem-client", "ttmem-wire", "libc"]),
+];
 /// Folders in which nothing is ours, or nothing is text.
 const FOREIGN_FOLDERS: &[&str] = &[".git", "target", "corpus", "node_modules", "__pycache__"];
 /// Names that say nothing about a file's place in the path of the data.
@@ -108,20 +112,23 @@ fn wire_stands_alone() {
 }
 
 #[test]
-fn the_client_stands_on_wire_and_libc_alone() {
-    let is_allowed = |complaint: &String| {
-        let name = complaint.rsplit("depends on ").next().and_then(|line| line.split([' ', '=']).next());
-        name.is_some_and(|name| CLIENT_DEPENDENCIES.contains(&name))
-    };
-    let depends_on = dependencies(&Source::read("clients/rust/Cargo.toml"));
-    assert_eq!(depends_on.len(), CLIENT_DEPENDENCIES.len());
-    assert_none(depends_on.into_iter().filter(|complaint| !is_allowed(complaint)));
+fn the_clients_stand_on_each_other_and_libc_alone() {
     let sources = sources();
-    let files: Vec<_> =
-        sources.iter().filter(|source| source.path.starts_with("clients/rust/src/")).collect();
-    assert!(files.len() > 5);
-    let daemons = files.iter().filter(|source| words(&source.code()).iter().any(|word| word.text == "ttmem"));
-    assert_none(daemons.map(|source| format!("{}: uses the daemon", source.path)));
+    for (client, allowed) in CLIENT_DEPENDENCIES {
+        let is_allowed = |complaint: &String| {
+            let name = complaint.rsplit("depends on ").next().and_then(|line| line.split([' ', '=']).next());
+            name.is_some_and(|name| allowed.contains(&name))
+        };
+        let depends_on = dependencies(&Source::read(&format!("{client}/Cargo.toml")));
+        assert_eq!(depends_on.len(), allowed.len(), "{client}: {depends_on:?}");
+        assert_none(depends_on.into_iter().filter(|complaint| !is_allowed(complaint)));
+        let folder = format!("{client}/src/");
+        let files: Vec<_> = sources.iter().filter(|source| source.path.starts_with(&folder)).collect();
+        assert!(files.len() > 5);
+        let daemons =
+            files.iter().filter(|source| words(&source.code()).iter().any(|word| word.text == "ttmem"));
+        assert_none(daemons.map(|source| format!("{}: uses the daemon", source.path)));
+    }
 }
 
 #[test]

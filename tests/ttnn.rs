@@ -4,97 +4,24 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use serde_json::Value;
+use support::mock::Board;
 use support::otlp::{Collector, Rotel};
 use support::regions::{dump_region, slot_of};
 use support::trace::spans;
-use support::{Daemon, Directory, Metrics, Peer, installed_peer, peers, ttmem};
+use support::{Daemon, Directory, Metrics, Peer, peers, ttmem};
 
 /// Where tt-metal always publishes its regions.
 const SHM: &str = "/dev/shm";
-/// Begins the unique id of every chip of these tests: no factory's chip has it.
-const CHIP_ID_BASE: u64 = 0x7e57 << 48;
 const MEMORY_TYPES: [&str; 5] = ["dram", "l1", "l1_small", "trace", "cb"];
 /// A user that owns nothing, on any Linux.
 const NOBODY: u32 = 65_534;
-
-/// A board of the test's own, with what an unmodified ttnn process needs to open it.
-struct Board {
-    environment: BTreeMap<String, String>,
-    regions: Vec<PathBuf>,
-    _directory: Directory,
-}
-
-impl Board {
-    fn new(product: &str, chips: u64) -> Board {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let directory = Directory::new();
-        let number = u64::from(COUNT.fetch_add(1, Ordering::Relaxed));
-        let chip_ids =
-            (0..chips).map(|chip| CHIP_ID_BASE | u64::from(std::process::id()) << 16 | number << 4 | chip);
-        let mut command = Command::new(installed_peer("ttnn/bin/python"));
-        command.arg(peers().join("mock_cluster.py")).arg(directory.join("board")).args(["--board", product]);
-        for chip_id in chip_ids {
-            command.args(["--chip-id", &chip_id.to_string()]);
-        }
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let made: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let environment = serde_json::from_value(made["env"].clone()).unwrap();
-        let board = Board { environment, regions: paths(&made["regions"]), _directory: directory };
-        // A test of the same pid may have been killed before it could.
-        board.remove_regions();
-        board
-    }
-
-    fn n150() -> Board {
-        Board::new("n150", 1)
-    }
-
-    /// A ttnn process that has not opened a device yet, with more in its environment.
-    fn process(&self, environment: &[(&str, &str)]) -> Peer {
-        Peer::start(
-            Command::new(installed_peer("ttnn/bin/python"))
-                .arg(peers().join("ttnn_workload.py"))
-                .envs(&self.environment)
-                .envs(environment.iter().copied())
-                // Its greeting would stand among the tests' own output.
-                .env("LOGURU_LEVEL", "WARNING"),
-        )
-    }
-
-    /// A ttnn process that has opened device 0.
-    fn open(&self) -> Peer {
-        let mut process = self.process(&[]);
-        process.ask(r#"{"op":"open"}"#);
-        process
-    }
-
-    fn remove_regions(&self) {
-        for region in &self.regions {
-            // It is there only once a process has opened the chip.
-            let _ = fs::remove_file(region);
-        }
-    }
-}
-
-impl Drop for Board {
-    fn drop(&mut self) {
-        self.remove_regions();
-    }
-}
-
-fn paths(list: &Value) -> Vec<PathBuf> {
-    list.as_array().unwrap().iter().map(|path| PathBuf::from(path.as_str().unwrap())).collect()
-}
 
 /// A daemon on this host's own regions. Those of other tests are on device 0 as well: what counts here is the process.
 fn daemon() -> Daemon {
@@ -168,7 +95,7 @@ fn a_programs_circular_buffers_are_memory_of_their_own() {
     let mut process = board.open();
     let dram = ["a", "b"].map(|name| alloc(&mut process, name, "dram", "[64, 64]")).iter().sum::<f64>();
     let sum = process.ask(r#"{"op":"add","left":"a","right":"b","name":"c"}"#)["bytes"].as_f64().unwrap();
-    let region = dump_region(&board.regions[0]);
+    let region = dump_region(&board.regions()[0]);
     let circular = slot_of(&region, process.pid()).unwrap()["cb"].as_f64().unwrap();
     assert!(circular > 0.0, "{region}");
     wait_for_held(&daemon, process.pid(), 0, [dram + sum, 0.0, 0.0, 0.0, circular]);
@@ -224,7 +151,7 @@ fn processes_that_see_different_chips_are_told_apart() {
             (process, bytes)
         })
         .collect();
-    for ((process, bytes), region) in processes.iter().zip(&board.regions) {
+    for ((process, bytes), region) in processes.iter().zip(board.regions()) {
         assert!(slot_of(&dump_region(region), process.pid()).is_some(), "it uses another chip");
         let pid = process.pid().to_string();
         let usage = |metrics: &Metrics| metrics.sum("ttmem_process_memory_usage_bytes", &[("pid", &pid)]);
@@ -252,7 +179,7 @@ fn a_killed_process_leaves_nothing_behind_although_its_region_does() {
     let metrics = wait_for_held(&daemon, victim.pid(), 0, [0.0; 5]);
     println!("the daemon shows nothing of a killed process after {} ms", killed.elapsed().as_millis());
     assert_eq!(held(&metrics, other.pid(), 0), others);
-    let region = dump_region(&board.regions[0]);
+    let region = dump_region(&board.regions()[0]);
     let slot = slot_of(&region, victim.pid()).unwrap();
     for (memory_type, bytes) in MEMORY_TYPES.into_iter().zip(victims) {
         assert_eq!(slot[memory_type].as_f64(), Some(bytes), "tt-metal cleans up by itself: {region}");
@@ -298,7 +225,7 @@ fn a_daemon_that_may_not_read_the_region_says_what_to_do() {
     let board = Board::n150();
     let mut process = board.open();
     alloc(&mut process, "a", "dram", "[64, 64]");
-    let region = &board.regions[0];
+    let region = &board.regions()[0];
     assert_eq!(fs::metadata(region).unwrap().permissions().mode() & 0o777, 0o600, "tt-metal's own choice");
 
     let directory = Directory::new();

@@ -21,6 +21,7 @@ import sys
 BOARDS = {
     "n150": {"chips": 1, "remote": [], "type": "n150", "product": 0x18},
     "n300": {"chips": 2, "remote": [1], "type": "n300", "product": 0x14},
+    "p150": {"chips": 1, "remote": [], "type": "p150", "product": 0x40},
     "2xn150": {"chips": 2, "remote": [], "type": "n150", "product": 0x18},
 }
 
@@ -97,7 +98,8 @@ def cluster_yaml(board, chip_ids):
     """The cluster description for one of BOARDS, written by hand so that no YAML library is needed."""
     chips = range(board["chips"])
     boards = [[c] for c in chips] if not board["remote"] else [list(chips)]
-    lines = ["arch:"] + [f"  {c}: wormhole_b0" for c in chips]
+    is_blackhole = board["type"].startswith("p")
+    lines = ["arch:"] + [f"  {c}: {'blackhole' if is_blackhole else 'wormhole_b0'}" for c in chips]
     lines += ["chips:"] + [f"  {c}: [{c}, 0, 0, 0]" for c in chips]
     lines += ["chip_unique_ids:"] + [f"  {c}: {chip_ids[c]}" for c in chips]
     lines += ["chips_with_mmio:"] + [f"  - {c}: {c}" for c in chips if c not in board["remote"]]
@@ -109,7 +111,10 @@ def cluster_yaml(board, chip_ids):
     rows = 1 if board["type"] == "n150" else 2
     lines += ["harvesting:"]
     for c in chips:
-        lines.append(f"  {c}: {{noc_translation: true, harvest_mask: {(1 << rows) - 1}}}")
+        # Blackhole boards wire one of the chip's two PCIe cores and twelve of its fourteen Ethernet cores.
+        others = ", eth_harvesting_mask: 288, pcie_harvesting_mask: 2" if is_blackhole else ""
+        harvested = 0 if is_blackhole else (1 << rows) - 1
+        lines.append(f"  {c}: {{noc_translation: true, harvest_mask: {harvested}{others}}}")
     lines += ["boards:"]
     for serial, members in enumerate(boards):
         board_id = (1 << 56) | (board["product"] << 36) | (serial + 1)

@@ -16,6 +16,7 @@ pub mod cgroup;
 pub mod exposition;
 pub mod frames;
 pub mod mapped;
+pub mod mock;
 pub mod otlp;
 pub mod prometheus;
 pub mod raw_rings;

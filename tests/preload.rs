@@ -1,0 +1,242 @@
+//! An unmodified ttnn under the preloaded library, on boards that are not there: every buffer as its allocator accounts for it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use support::mock::Board;
+use support::{Daemon, Directory, Peer, ttmem};
+
+/// What the workload can allocate in, and how the daemon calls it.
+const MEMORY_TYPES: [&str; 4] = ["dram", "l1", "l1_small", "trace"];
+const SHM: &str = "/dev/shm";
+
+/// The library, as `cargo build --profile preload --package ttmem-preload` leaves it.
+fn library() -> PathBuf {
+    let library =
+        Path::new(env!("CARGO_BIN_EXE_ttmem")).parent().unwrap().join("../preload/libttmem_preload.so");
+    assert!(library.exists(), "{} is missing: tests/run builds it", library.display());
+    library
+}
+
+/// A ttnn process that `ttmem run` has started.
+fn run(board: &Board, socket: &Path) -> Peer {
+    let mut command = ttmem();
+    command
+        .args(["run", "--preload"])
+        .arg(library())
+        .arg("--socket")
+        .arg(socket)
+        .arg("--")
+        .arg(board.python());
+    Peer::start(board.prepare(&mut command))
+}
+
+fn ask(process: &mut Peer, command: impl Into<Value>) -> Value {
+    let command = command.into();
+    process.ask(&command.to_string())
+}
+
+fn alloc(process: &mut Peer, name: &str, memory: &str, shape: [u32; 2]) {
+    ask(process, json!({"op": "alloc", "name": name, "memory": memory, "shape": shape}));
+}
+
+/// What the allocator says it has handed out of a kind of memory: the same range of every bank.
+fn allocated(process: &mut Peer, memory: &str) -> f64 {
+    let banks = ask(process, json!({"op": "banks"}))[memory].clone();
+    banks["allocated_bytes_per_bank"].as_f64().unwrap() * banks["banks"].as_f64().unwrap()
+}
+
+/// Waits until the daemon shows what the allocator says.
+fn wait_for_agreement(daemon: &Daemon, process: &mut Peer, device: u16) {
+    for memory in MEMORY_TYPES {
+        let expected = allocated(process, memory);
+        let what = format!("{expected} bytes of {memory} on device {device}");
+        let metrics = daemon.wait_for_metrics(&what, |metrics| {
+            metrics.process_usage(process.pid(), device, memory).unwrap_or(0.0) == expected
+        });
+        metrics.assert_adds_up();
+    }
+}
+
+/// Its live buffers on a device, oldest first: memory type and size.
+fn buffers(daemon: &Daemon, process: &Peer, device: u16) -> Vec<(String, u64)> {
+    let answer = daemon.json(&format!("/api/v1/buffers?pid={}&device={device}", process.pid()));
+    let mut buffers: Vec<_> = answer["buffers"].as_array().unwrap().iter().collect();
+    buffers.sort_by(|left, right| {
+        let age = |buffer: &Value| buffer["age_seconds"].as_f64().unwrap();
+        age(right).total_cmp(&age(left))
+    });
+    let row = |buffer: &&Value| {
+        (buffer["memory_type"].as_str().unwrap().to_owned(), buffer["size_bytes"].as_u64().unwrap())
+    };
+    buffers.iter().map(row).collect()
+}
+
+/// A life of a model on a board: tensors in every memory, a program, a failure, a close with tensors alive.
+fn lives_and_dies(board: &Board, chips: u16) {
+    let daemon = Daemon::start(&[]);
+    let mut process = run(board, &daemon.socket());
+    let open = if chips > 1 { json!({"op": "open", "mesh": [1, chips]}) } else { json!({"op": "open"}) };
+    ask(&mut process, open);
+    for (name, memory) in ["a", "b", "c", "d"].into_iter().zip(MEMORY_TYPES) {
+        alloc(&mut process, name, memory, [64, 64]);
+        // Each is there before the next is made, so that their order shows.
+        wait_for_agreement(&daemon, &mut process, chips - 1);
+    }
+    for device in 0..chips {
+        wait_for_agreement(&daemon, &mut process, device);
+        let types: Vec<_> =
+            buffers(&daemon, &process, device).into_iter().map(|(memory, _)| memory).collect();
+        assert_eq!(types, MEMORY_TYPES, "in the order of the script");
+    }
+    alloc(&mut process, "e", "dram", [64, 64]);
+    ask(&mut process, json!({"op": "add", "left": "a", "right": "e", "name": "f"}));
+    ask(&mut process, json!({"op": "free", "name": "a"}));
+    wait_for_agreement(&daemon, &mut process, 0);
+    assert_eq!(buffers(&daemon, &process, 0).len(), 5);
+
+    let told = ask(&mut process, json!({"op": "oom"}))["out_of_memory"].as_str().unwrap().to_owned();
+    assert!(told.starts_with("Out of Memory: Not enough space to allocate 536870912 B L1 buffer"), "{told}");
+    for device in 0..chips {
+        let device = device.to_string();
+        let labels = [("device", device.as_str()), ("memory_type", "l1"), ("reason", "exhausted")];
+        daemon.wait_for_metrics("the failure", |metrics| {
+            metrics.value("ttmem_device_allocation_failures_total", &labels) == Some(1.0)
+        });
+    }
+    wait_for_agreement(&daemon, &mut process, 0);
+
+    // Closing gives everything back without naming a buffer.
+    ask(&mut process, json!({"op": "close"}));
+    for device in 0..chips {
+        for memory in [&MEMORY_TYPES[..], &["cb"]].concat() {
+            daemon.wait_for_metrics("nothing to be held", |metrics| {
+                metrics.process_usage(process.pid(), device, memory).unwrap_or(0.0) == 0.0
+            });
+        }
+    }
+    process.finish();
+    let metrics = daemon.metrics();
+    assert_eq!(metrics.sum("ttmem_device_orphaned_buffers_total", &[]), 0.0, "{}", metrics.text);
+    assert_eq!(metrics.sum("ttmem_events_rejected_total", &[]), 0.0, "{}", metrics.text);
+    assert_eq!(metrics.sum("ttmem_events_lost_total", &[]), 0.0, "{}", metrics.text);
+}
+
+#[test]
+fn a_wormhole_board() {
+    lives_and_dies(&Board::n150(), 1);
+}
+
+#[test]
+fn a_mesh_of_two_chips() {
+    lives_and_dies(&Board::new("n300", 2), 2);
+}
+
+#[test]
+fn a_blackhole_board() {
+    lives_and_dies(&Board::new("p150", 1), 1);
+}
+
+#[test]
+fn a_version_whose_buffers_export_less() {
+    lives_and_dies(&Board::of("ttnn-old", "n150", 1), 1);
+}
+
+#[test]
+fn the_program_answers_the_same_with_and_without() {
+    let board = Board::n150();
+    let script = [
+        json!({"op": "open"}),
+        json!({"op": "alloc", "name": "a", "memory": "dram", "shape": [64, 64]}),
+        json!({"op": "alloc", "name": "b", "memory": "l1", "shape": [32, 96]}),
+        json!({"op": "add", "left": "a", "right": "a", "name": "c"}),
+        json!({"op": "oom"}),
+        json!({"op": "banks"}),
+        json!({"op": "free", "name": "a"}),
+        json!({"op": "close"}),
+    ];
+    let answers = |mut process: Peer| {
+        let answers = script.iter().map(|command| {
+            let mut answer = ask(&mut process, command.clone());
+            // The one thing that differs between two runs of the same program.
+            answer.as_object_mut().unwrap().remove("pid");
+            answer
+        });
+        let answers: Vec<Value> = answers.collect();
+        process.finish();
+        answers
+    };
+    let plain = answers(board.process(&[]));
+    let daemon = Daemon::start(&[]);
+    assert_eq!(answers(run(&board, &daemon.socket())), plain);
+    // Nor does it matter whether anybody listens.
+    assert_eq!(answers(run(&board, &daemon.directory().join("nobody"))), plain);
+}
+
+#[test]
+fn the_model_does_not_notice_a_daemon_that_comes_and_goes() {
+    let directory = Directory::new();
+    std::fs::create_dir(directory.join("shm")).unwrap();
+    let board = Board::n150();
+    let mut process = run(&board, &directory.join("socket"));
+    ask(&mut process, json!({"op": "open"}));
+    alloc(&mut process, "a", "dram", [64, 64]);
+    alloc(&mut process, "b", "l1", [64, 64]);
+    let daemon = Daemon::start_in(directory, &[]);
+    wait_for_agreement(&daemon, &mut process, 0);
+    let directory = daemon.kill();
+    alloc(&mut process, "c", "dram", [128, 64]);
+    ask(&mut process, json!({"op": "free", "name": "b"}));
+    let daemon = Daemon::start_in(directory, &[]);
+    wait_for_agreement(&daemon, &mut process, 0);
+    ask(&mut process, json!({"op": "close"}));
+    daemon.wait_for_metrics("nothing to be held", |metrics| metrics.usage(0, "dram") == Some(0.0));
+}
+
+#[test]
+fn beside_the_region_it_counts_once() {
+    let board = Board::n150();
+    let daemon = Daemon::launch(ttmem(), Directory::new(), Path::new(SHM), &[]);
+    let mut process = run(&board, &daemon.socket());
+    ask(&mut process, json!({"op": "open"}));
+    let bytes =
+        ask(&mut process, json!({"op": "alloc", "name": "a", "memory": "dram", "shape": [64, 64]}))["bytes"]
+            .as_f64()
+            .unwrap();
+    wait_for_agreement(&daemon, &mut process, 0);
+    // The region has what the tensor asked for, the allocator took a whole page of every bank.
+    let taken = allocated(&mut process, "dram");
+    assert!(taken > bytes);
+    let pid = process.pid().to_string();
+    let shown = daemon.wait_for_metrics("both sources", |metrics| {
+        let drift = [("device", "0"), ("memory_type", "dram"), ("source", "shm")];
+        metrics.value("ttmem_device_source_drift_bytes", &drift) == Some(bytes - taken)
+    });
+    assert_eq!(
+        shown.sum("ttmem_process_memory_usage_bytes", &[("pid", &pid), ("memory_type", "dram")]),
+        taken
+    );
+}
+
+#[test]
+fn what_cannot_be_run_is_named() {
+    let refused = |arguments: &[&str]| {
+        let output = ttmem().arg("run").args(arguments).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let library = library();
+    let library = library.to_str().unwrap();
+    let missing = refused(&["--preload", library, "--", "/nowhere/model"]);
+    assert!(missing.contains("cannot start /nowhere/model"), "{missing}");
+    let no_library = refused(&["--preload", "/nowhere/lib.so", "--", "true"]);
+    assert!(no_library.contains("cannot load /nowhere/lib.so"), "{no_library}");
+    let nothing = refused(&[]);
+    assert!(nothing.contains("<PROGRAM>"), "{nothing}");
+    let set = ttmem().args(["run", "--preload", library, "--", "printenv", "LD_PRELOAD"]).output().unwrap();
+    assert!(String::from_utf8(set.stdout).unwrap().trim().ends_with("libttmem_preload.so"));
+}
