@@ -342,12 +342,9 @@ fn the_wheel_is_typed_and_needs_nothing() {
     install.args(["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target"]);
     succeeds(install.arg(site.path()).arg(wheel()));
     assert!(site.join("ttmem/py.typed").exists());
-    let metadata = wait_for("the wheel's metadata", || {
-        let entries = fs::read_dir(site.path()).unwrap().map(|entry| entry.unwrap().path());
-        let mut found =
-            entries.filter(|path| path.extension().is_some_and(|extension| extension == "dist-info"));
-        fs::read_to_string(found.next()?.join("METADATA")).ok()
-    });
+    let mut entries = fs::read_dir(site.path()).unwrap().map(|entry| entry.unwrap().path());
+    let information = entries.find(|path| path.extension().is_some_and(|extension| extension == "dist-info"));
+    let metadata = fs::read_to_string(information.unwrap().join("METADATA")).unwrap();
     assert!(!metadata.contains("Requires-Dist"), "{metadata}");
     assert!(metadata.contains("Requires-Python: >=3.10"), "{metadata}");
     let mut check = python(TOOLS);
