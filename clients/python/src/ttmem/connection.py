@@ -155,6 +155,8 @@ class Connection:
 
     def _send_waiting(self) -> None:
         """Everything that waits. The caller holds `_talk`: what is taken first is sent first."""
+        if self._is_closed:
+            raise ConnectionError("this client is closed")
         if self._socket is None:
             self._connect()
         assert self._socket is not None
