@@ -20,15 +20,20 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How long the daemon's counters may lag behind the EOF that says everything was consumed.
-const COUNT_TIMEOUT: Duration = Duration::from_secs(2);
+const COUNT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The daemon's own count, and nothing else: with many series the rest would take longer than what is measured.
+const EVENTS_PATH: &str = "/metrics?name[]=ttmem_events_total";
 
 /// Which server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Subject {
     Limit,
     Ttmem,
-    /// The daemon, believing whatever pid a frame claims.
+    /// The daemon, believing whatever pid a frame claims, and showing all of them.
     TtmemTrusting,
+    /// The daemon, exporting to a collector at that address.
+    TtmemExporting(SocketAddr),
     Seed,
     Blocking,
 }
@@ -39,6 +44,7 @@ impl Subject {
         match self {
             Self::Limit => "limit",
             Self::Ttmem | Self::TtmemTrusting => "ttmem",
+            Self::TtmemExporting(_) => "exporting",
             Self::Seed => "seed",
             Self::Blocking => "blocking",
         }
@@ -46,7 +52,7 @@ impl Subject {
 
     fn role(self) -> &'static str {
         match self {
-            Self::Ttmem | Self::TtmemTrusting => "daemon",
+            Self::Ttmem | Self::TtmemTrusting | Self::TtmemExporting(_) => "daemon",
             yardstick => yardstick.name(),
         }
     }
@@ -75,7 +81,10 @@ impl Server {
         match subject {
             Subject::Limit | Subject::Blocking | Subject::Ttmem => {}
             Subject::TtmemTrusting => {
-                command.args(["--", "--trust-claimed-pids"]);
+                command.args(["--", "--trust-claimed-pids", "--processes-max", "100000"]);
+            }
+            Subject::TtmemExporting(collector) => {
+                command.args(["--", "--otlp-endpoint", &format!("http://{collector}")]);
             }
             Subject::Seed => {
                 let lines = bench.directory.path().join("seed.lines");
@@ -86,7 +95,7 @@ impl Server {
         }
         let mut child = OwnedChild::spawn(&mut command)?;
         let http = match subject {
-            Subject::Ttmem | Subject::TtmemTrusting => {
+            Subject::Ttmem | Subject::TtmemTrusting | Subject::TtmemExporting(_) => {
                 Some(child.until_ready(&log, || listening_address(&log))?)
             }
             Subject::Limit | Subject::Seed | Subject::Blocking => None,
@@ -98,6 +107,16 @@ impl Server {
     /// Processor time, user and system, that the server has used so far.
     pub(super) fn cpu_seconds(&self) -> anyhow::Result<f64> {
         measure::cpu_seconds(self.child.id())
+    }
+
+    /// The same to the nanosecond, for the daemon, whose threads do not end.
+    pub(super) fn cpu_seconds_exact(&self) -> anyhow::Result<f64> {
+        measure::cpu_seconds_of_threads(self.child.id())
+    }
+
+    /// The memory the server has resident now.
+    pub(super) fn resident_mb(&self) -> anyhow::Result<f64> {
+        measure::resident_mb(self.child.id())
     }
 
     /// The most memory the server has had resident.
@@ -114,7 +133,7 @@ impl Server {
     /// How many events the server says it has counted; `None` for a server that does not count.
     pub(super) fn counted(&self) -> anyhow::Result<Option<u64>> {
         match self.http {
-            Some(_) => Ok(Some(counted_events(self.http()?.get("/metrics")?)?)),
+            Some(_) => Ok(Some(counted_events(self.http()?.get(EVENTS_PATH)?)?)),
             None => Ok(None),
         }
     }

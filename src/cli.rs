@@ -220,7 +220,7 @@ fn check_config(matches: &ArgMatches) -> anyhow::Result<()> {
         let text = if matches.get_flag("example") { config::example() } else { config::markdown() };
         return print(&text);
     };
-    let loaded = Origin::of_file(path).load()?;
+    let loaded = Origin::of_file(path, env::vars_os()).load()?;
     let mut lines = vec![format!("{}: ok", path.display())];
     lines.extend(config::differences(&loaded.config));
     let web = loaded.config.web_config.as_deref().map(checked_web_config).transpose()?;

@@ -21,13 +21,17 @@ use crate::cli::demo::Demo;
 use crate::cli::screen::{self, Style};
 use crate::clock;
 use crate::config::{
-    Config, ConfigError, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS, restart_needed,
+    Config, ConfigError, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS, SpansConfig, restart_needed,
 };
+use crate::heap;
 use crate::ingest::{Devices, Ingest};
-use crate::registry::{Registry, Time};
+use crate::registry::{FeedPolicy, Registry, Time};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
+use crate::sinks::otlp::{Exported, Otlp, Span};
+use crate::sinks::traces::{self, RecorderPolicy, Traces};
 use crate::socket::Socket;
 use crate::views::json;
+use crate::views::trace::exemplar;
 
 /// Threads that answer HTTP: one that encodes a large scrape leaves another for the probes.
 const HTTP_THREADS: usize = 2;
@@ -40,10 +44,13 @@ const DEMO_INTERVAL: Duration = Duration::from_secs(5);
 const DEMO_DEVICES: u16 = 2;
 const DEMO_PRODUCT: &str = "n150";
 
+const NS_PER_MS: u64 = 1_000_000;
+
 type LogLevelHandle = reload::Handle<LevelFilter, LogRegistry>;
 
 /// Runs until told to stop.
 pub fn run(origin: &Origin) -> anyhow::Result<()> {
+    heap::give_back_what_is_freed();
     let loaded = origin.load()?;
     let log_level = start_log(&loaded.config)?;
     for warning in &loaded.warnings {
@@ -74,7 +81,7 @@ async fn serve(
     passed: Passed,
     log_level: &LogLevelHandle,
 ) -> anyhow::Result<()> {
-    let registry = Arc::new(Registry::new(clock::monotonic_ns()));
+    let registry = Arc::new(new_registry(&config));
     let devices = Devices::new(Arc::clone(&registry));
     devices.configure(&described_devices(&config));
     let started_seconds = clock::unix_ns() as f64 / 1e9;
@@ -82,7 +89,17 @@ async fn serve(
         .context("cannot make metrics")?;
     metrics.reloaded(started_seconds);
     let web = Web::load(config.web_config.as_deref())?;
-    let sources = Arc::new(Sources::new(Arc::clone(&registry), metrics, config.processes_max as usize, web));
+    let host = Arc::new(traces::host());
+    let processes_max = config.processes_max as usize;
+    let sources =
+        Arc::new(Sources::new(Arc::clone(&registry), metrics, processes_max, web, Arc::clone(&host)));
+    let exported = exemplify(&registry);
+    let otlp = config.otlp.is_on().then(|| Otlp::start(&config, &sources, exported)).transpose()?;
+    let outboxes = otlp.as_ref().map(|otlp| otlp.outboxes().clone()).filter(|_| has_listener(&config));
+    let traces = outboxes.map(|outboxes| {
+        Traces::start(Arc::clone(&registry), Arc::clone(&host), recorder_policy(&config.spans), outboxes)
+    });
+    let traces = traces.transpose().context("cannot start the recorder of traces")?;
 
     // Signals first: one that comes while the rest starts must not be lost.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -146,10 +163,53 @@ async fn serve(
         demo.stop();
     }
     ingest.drain().await;
+    if let Some(traces) = traces {
+        traces.stop().await;
+    }
+    if let Some(otlp) = otlp {
+        otlp.stop().await;
+    }
     stop.send_replace(true);
     server.await.context("the HTTP server failed")?;
     info!("stopped");
     Ok(())
+}
+
+/// An empty registry; it tells what happens if somebody wants to hear it.
+fn new_registry(config: &Config) -> Registry {
+    let registry = Registry::new(clock::monotonic_ns());
+    if !has_listener(config) {
+        return registry;
+    }
+    let SpansConfig { size_bytes_min, lifetime_ms_min, burst_buffers_min, burst_gap_ms, .. } = config.spans;
+    registry.told(FeedPolicy {
+        size_bytes_min,
+        lifetime_ns_min: lifetime_ms_min.saturating_mul(NS_PER_MS),
+        burst_gap_ns: burst_gap_ms.saturating_mul(NS_PER_MS),
+        burst_buffers_min,
+    })
+}
+
+/// Whether spans or log records are exported.
+fn has_listener(config: &Config) -> bool {
+    [&config.otlp.traces, &config.otlp.logs].iter().any(|signal| signal.active_endpoint().is_some())
+}
+
+fn recorder_policy(spans: &SpansConfig) -> RecorderPolicy {
+    RecorderPolicy {
+        spans_per_second_max: spans.per_second_max,
+        interval_ns: spans.interval_seconds.saturating_mul(1000 * NS_PER_MS),
+        growth_bytes_min: spans.size_bytes_min,
+    }
+}
+
+/// What is done with spans that a collector has: from then on they may be pointed to.
+fn exemplify(registry: &Arc<Registry>) -> Exported<Span> {
+    let registry = Arc::clone(registry);
+    Box::new(move |spans| {
+        let exemplars: Vec<_> = spans.iter().filter_map(exemplar).collect();
+        registry.exemplify(&exemplars);
+    })
 }
 
 /// Tells systemd how far the daemon is. Where something else has started it, nothing is sent.
@@ -229,7 +289,7 @@ impl Running<'_> {
     fn draw(&self) {
         let (monotonic_ns, unix_ns) = clock::now();
         let snapshot = self.registry.snapshot(Time { monotonic_ns, unix_ns });
-        let processes = json::Processes::of(&snapshot, |_| true).processes;
+        let processes = json::Processes::of(&snapshot, &self.sources.host, |_| true).processes;
         let picture = screen::render(&json::Devices::of(&snapshot), &processes, &Style::of_terminal());
         // Nobody may be looking: the daemon goes on.
         let _ = crate::cli::print(&(picture + "\n"));

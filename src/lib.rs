@@ -5,7 +5,9 @@
 
 pub mod clock;
 pub mod config;
+pub mod heap;
 pub mod socket;
+pub mod throttle;
 
 pub mod ingest;
 

@@ -20,7 +20,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 const LOCK_TRIES: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Connections that may wait to be taken.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// Why the socket could not be set up. The operator's to mend: each says how.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +123,11 @@ impl Socket {
     /// Where it is; empty if it has no name.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether somebody else made it, and keeps it open when this process ends.
+    pub fn is_adopted(&self) -> bool {
+        self.inode.is_none()
     }
 
     /// The listener.

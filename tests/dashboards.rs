@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 use support::boards::{
     Query, board_at, boards, folder, has_variable, list, overrides, panels, queries, text, variables_in,
 };
+use support::cgroup::ContainerGroup;
 use support::prometheus::Prometheus;
 use support::regions::write_region;
-use support::{Daemon, wait_for};
+use support::{Daemon, Directory, ttmem, wait_for};
 
 /// The units that boards use. Grafana shows a number without any where it does not know one.
 const UNITS: &[&str] =
@@ -140,7 +141,14 @@ fn put(board: &mut Value, place: &str, value: Value) {
 
 #[test]
 fn every_query_is_right_and_gives_data_from_the_demo() {
-    let daemon = Daemon::start(&["--demo", "--shm-interval-ms", "100"]);
+    // Its processes are those of a pod.
+    let group = ContainerGroup::new();
+    let directory = Directory::new();
+    let (shm, logs) = (directory.join("shm"), directory.join("containers"));
+    fs::create_dir(&shm).unwrap();
+    group.log_in(&logs, ["ml-team", "demo-0", "workload"]);
+    let flags = ["--demo", "--shm-interval-ms", "100", "--container-log-dir", logs.to_str().unwrap()];
+    let daemon = Daemon::launch(group.command(&ttmem()), directory, &shm, &flags);
     let leaking = daemon.wait_for_metrics("the notebook", |metrics| notebook(&metrics.text).is_some());
     // tt-metal's own count of the same process, which never is quite the same.
     let slot = json!({"pid": notebook(&leaking.text), "name": "leaky-notebook", "dram": 4096});
@@ -461,6 +469,8 @@ type Labels = BTreeMap<String, BTreeSet<String>>;
 fn known_metrics(exposition: &str) -> Labels {
     let reference = fs::read_to_string(root().join("METRICS.md")).unwrap();
     let mut metrics = Labels::new();
+    // What follows says how labels are called elsewhere.
+    let (reference, _) = reference.split_once("\n## ").unwrap();
     for line in reference.lines().filter_map(|line| line.strip_prefix("| `")) {
         let cells: Vec<&str> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
         let [name, kind, _, labels, ..] = cells[..] else { panic!("{line}") };

@@ -18,7 +18,8 @@ use support::regions::write_region;
 use support::{Daemon, Directory, installed_peer, peers, ttmem};
 
 /// Host directories that the chart may mount, and whether the daemon may write there.
-const HOST_VOLUMES: [(&str, bool); 3] = [("socket", true), ("shm", false), ("passwd", false)];
+const HOST_VOLUMES: [(&str, bool); 4] =
+    [("socket", true), ("shm", false), ("passwd", false), ("containers", false)];
 
 #[test]
 fn every_values_file_renders_to_valid_objects() {
@@ -141,12 +142,49 @@ fn every_value_does_something() {
     assert!(idle.is_empty(), "no values file shows what these change: {idle:?}");
 }
 
+/// The YAML in a document.
+fn yaml_blocks(document: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(document)).unwrap();
+    let blocks = text.split("```yaml\n").skip(1).map(|rest| rest.split_once("```").unwrap().0.to_owned());
+    blocks.collect()
+}
+
+/// The Prometheus Operator's objects that a document shows for those who do without the chart.
+#[test]
+fn monitors_that_are_shown_are_valid_and_find_the_daemon() {
+    let blocks: Vec<String> = yaml_blocks("docs/prometheus.md")
+        .into_iter()
+        .filter(|block| block.starts_with("apiVersion: monitoring.coreos.com"))
+        .collect();
+    let rendered = render(&peers().join("helm/values/defaults.yaml"));
+    for (block, (kind, endpoints)) in
+        blocks.iter().zip([("PodMonitor", "podMetricsEndpoints"), ("ServiceMonitor", "endpoints")])
+    {
+        let shown = checked(block);
+        assert_eq!(shown.problems, [""; 0], "{kind}");
+        let spec = &shown.the(kind)["spec"];
+        let (chosen, ports) = if kind == "PodMonitor" {
+            let pod = &rendered.the("DaemonSet")["spec"]["template"];
+            (&pod["metadata"]["labels"], &pod["spec"]["containers"][0]["ports"])
+        } else {
+            let service = rendered.the("Service");
+            (&service["metadata"]["labels"], &service["spec"]["ports"])
+        };
+        for (label, value) in spec["selector"]["matchLabels"].as_object().unwrap() {
+            assert_eq!(chosen[label], *value, "{kind}: {label}");
+        }
+        assert_eq!(spec[endpoints][0]["port"], ports[0]["name"], "{kind}");
+        let broken = block.replace("targetLabel:", "targetLabels:");
+        assert!(checked(&broken).problems[0].contains("targetLabels"), "{kind}");
+    }
+    assert_eq!(blocks.len(), 2);
+}
+
 #[test]
 fn what_the_guide_shows_is_valid() {
-    let guide = fs::read_to_string(root().join("docs/kubernetes.md")).unwrap();
     let directory = Directory::new();
     let mut count = 0;
-    for block in guide.split("```yaml\n").skip(1).map(|rest| rest.split_once("```").unwrap().0) {
+    for block in &yaml_blocks("docs/kubernetes.md") {
         count += 1;
         if block.starts_with("apiVersion:") {
             assert_eq!(checked(block).problems, [""; 0]);
@@ -156,7 +194,7 @@ fn what_the_guide_shows_is_valid() {
             assert_eq!(render(&path).problems, [""; 0]);
         }
     }
-    assert_eq!(count, 5);
+    assert_eq!(count, 6);
 }
 
 #[test]
@@ -288,12 +326,13 @@ fn the_daemon_starts_as_the_pod_starts_it() {
         "--socket=/run/ttmem/tt_allocation_server.sock",
         "--listen=0.0.0.0:8080",
         "--shm-dir=/run/shm",
+        "--container-log-dir=/run/containers",
     ];
     assert_eq!(arguments, expected);
     // Every path in the arguments is one that is mounted.
     let mounts = container["volumeMounts"].as_array().unwrap();
     let places: Vec<_> = mounts.iter().map(|mount| mount["mountPath"].as_str().unwrap()).collect();
-    assert_eq!(places, ["/etc/ttmem", "/run/ttmem", "/run/shm"]);
+    assert_eq!(places, ["/etc/ttmem", "/run/ttmem", "/run/shm", "/run/containers"]);
 
     let directory = Directory::new();
     let config = directory.join("ttmem.toml");

@@ -110,6 +110,31 @@ fn a_signal_ends_it_with_all_that_was_sent_applied() {
     }
 }
 
+/// What connect() and send() have accepted before the signal comes is applied, although the daemon has not even seen the connection.
+#[test]
+fn connections_that_wait_to_be_taken_lose_nothing_when_it_is_told_to_stop() {
+    const CLIENTS: u64 = 500;
+    let mut daemon = Daemon::start(&["--ingest-threads", "2"]);
+    daemon.freeze();
+    let mut connections: Vec<Connection> = (0..CLIENTS)
+        .map(|number| {
+            let mut connection = Connection::open(&daemon, FRAME_BYTES[number as usize % FRAME_BYTES.len()]);
+            connection.send(&[Frame::alloc(0, 10, number), Frame::query(0)]);
+            connection
+        })
+        .collect();
+    daemon.signal(Signal::TERM);
+    daemon.thaw();
+    // Each answer proves that its own report has been applied, and the largest, that all of them have been.
+    let answers = connections.iter_mut().map(|connection| {
+        let answer = connection.read_to_end();
+        assert_eq!(answer.len(), connection.frame_bytes, "one answer, and then the end");
+        u64::from_le_bytes(answer[40..48].try_into().unwrap())
+    });
+    assert_eq!(answers.max(), Some(10 * CLIENTS));
+    assert_eq!(daemon.wait().code(), Some(0));
+}
+
 #[test]
 fn a_first_question_that_came_before_the_end_is_answered() {
     for frame_bytes in FRAME_BYTES {

@@ -25,6 +25,10 @@ const USER: u32 = 65534;
 const SCRAPE: &str = "import urllib.request as http
 print(http.urlopen('http://127.0.0.1:8080/metrics', timeout=10).read().decode(), end='')";
 
+const CONTAINERS: &str = "/var/log/containers";
+const CONTAINER: &str = "3f1c9a52d07be84416a5c0e97f2db3c8815e6fa40b9d72c3e1a84f5b60d79c2e";
+const POD: &str = "0e4f6a1c-93bd-4f27-8a10-5d2c7be94f31";
+
 /// Where packages and systems keep their own records, and what a booted machine changes all the time.
 const RECORDS: [&str; 5] = ["/var/lib/dpkg/", "/var/cache/", "/var/log/", "/run/", "/tmp/systemd-private-"];
 /// A user that is made is not removed, as Debian's policy advises: its number must not become another's. These are copies of the
@@ -156,6 +160,10 @@ fn packages() -> &'static Path {
 #[test]
 fn a_package_lives_from_its_installation_to_its_purge() {
     let machine = Machine::boot(packages());
+    // The host is a node: the kubelet has made this before.
+    machine.run(&format!(
+        "mkdir -p {CONTAINERS} && ln -s /var/log/pods/0.log {CONTAINERS}/llama-0_ml_server-{CONTAINER}.log"
+    ));
     let before = machine.files();
 
     machine.run("dpkg --install /packages/ttmem_1.deb");
@@ -168,6 +176,7 @@ fn a_package_lives_from_its_installation_to_its_purge() {
     check_unit(&machine);
     check_documentation(&machine);
     check_other_users_are_seen(&machine);
+    check_pods_are_named(&machine);
     check_reload(&machine);
     check_socket_outlives_the_daemon(&machine);
 
@@ -260,6 +269,33 @@ fn check_other_users_are_seen(machine: &Machine) {
     machine.run(&format!("rm {region} && kill {model}"));
 }
 
+/// The sandbox leaves the daemon the names of containers, and nothing else of /var.
+fn check_pods_are_named(machine: &Machine) {
+    let seen =
+        machine.run("nsenter -t $(pgrep -x ttmem) -m find /var -mindepth 1 -not -path '/var/tmp*' | sort");
+    assert_eq!(seen, format!("/var/log\n{CONTAINERS}\n{CONTAINERS}/llama-0_ml_server-{CONTAINER}.log\n"));
+    let mut client =
+        Peer::start(machine.command("python3").args(["/peers/field_clients.py", "--socket", SOCKET]));
+    let group = machine.run(&format!(
+        "for hierarchy in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+             group=$hierarchy/kubepods/pod{POD}/{CONTAINER}
+             mkdir -p $group 2> /dev/null && echo $group && exit
+         done; exit 1"
+    ));
+    client.ask(&serde_json::json!({"op": "be_in", "group": group.trim()}).to_string());
+    let pid = connect(&mut client).to_string();
+    allocate(&mut client, 1, 4096);
+    let labels = [
+        ("pid", pid.as_str()),
+        ("k8s_pod_name", "llama-0"),
+        ("k8s_namespace_name", "ml"),
+        ("k8s_pod_uid", POD),
+    ];
+    machine.wait_for_metrics("the pod", |metrics| metrics.value("ttmem_process_info", &labels) == Some(1.0));
+    client.kill();
+    machine.run(&format!("kill -KILL {pid}"));
+}
+
 /// While there is no daemon, clients wait for one: that it is started is theirs to cause, too.
 fn check_socket_outlives_the_daemon(machine: &Machine) {
     machine.run("systemctl stop ttmem");
@@ -289,6 +325,18 @@ fn check_reload(machine: &Machine) {
     machine.wait_for_metrics("a good configuration", |metrics| is_reloaded(metrics) == Some(1.0));
     assert_eq!(machine.property("MainPID"), process, "all by the same process");
     assert_eq!(machine.property("ActiveState"), "active");
+}
+
+#[test]
+fn the_package_is_as_debian_wants_packages_to_be() {
+    let changelog =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/changelog")).unwrap();
+    assert!(changelog.starts_with(&format!("ttmem ({}-", env!("CARGO_PKG_VERSION"))), "{changelog}");
+    let mut command = Command::new("lintian");
+    command.args(["--allow-root", "--no-cfg", "--fail-on", "error,warning"]);
+    let output = command.arg(packages().join("ttmem_1.deb")).output();
+    let output = output.unwrap_or_else(|error| panic!("lintian: {error}; apt-get install lintian"));
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
 }
 
 #[test]

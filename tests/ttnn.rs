@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use serde_json::Value;
+use support::otlp::{Collector, Rotel};
 use support::regions::{dump_region, slot_of};
+use support::trace::spans;
 use support::{Daemon, Directory, Metrics, Peer, installed_peer, peers, ttmem};
 
 /// Where tt-metal always publishes its regions.
@@ -328,4 +330,72 @@ fn a_daemon_that_may_not_read_the_region_says_what_to_do() {
     let metrics = daemon.metrics();
     assert_eq!(held(&metrics, process.pid(), 0), [0.0; 5]);
     assert!(metrics.rejected("region") >= 1.0);
+}
+
+/// ttnn publishes totals of its buffers, not the buffers: so the script itself reports what ttnn gave it.
+#[test]
+fn a_run_is_a_trace_that_carries_the_sizes_and_the_order_of_the_script() {
+    let board = Board::n150();
+    let mut sink = Collector::start();
+    let rotel = Rotel::start(&sink);
+    let endpoint = format!("http://127.0.0.1:{}", rotel.http);
+    let flags = ["--otlp-endpoint", &endpoint, "--otlp-batch-delay-ms", "50", "--device", "0=n150"];
+    let every = ["--span-size-min-bytes", "0", "--span-lifetime-min-ms", "0"];
+    let directory = Directory::new();
+    fs::create_dir(directory.join("shm")).unwrap();
+    let daemon = Daemon::start_in(directory, &[&flags[..], &every].concat());
+    let mut script = board.open();
+    script.ask(&format!(r#"{{"op":"report","path":"{}"}}"#, daemon.socket().display()));
+    let pid = script.pid();
+
+    let mut expected = Vec::new();
+    let mut run = |script: &mut Peer, command: &str, memory: &str| {
+        let made = script.ask(command);
+        let (size, address) = (made["bytes"].as_u64().unwrap(), made["address"].as_u64().unwrap());
+        expected.push((format!("buffer {memory}"), size, format!("{address:#x}")));
+    };
+    run(&mut script, r#"{"op":"alloc","name":"weights","memory":"dram","shape":[2048,2048]}"#, "dram");
+    run(&mut script, r#"{"op":"alloc","name":"left","memory":"l1","shape":[512,512]}"#, "l1");
+    run(&mut script, r#"{"op":"alloc","name":"right","memory":"l1","shape":[512,512]}"#, "l1");
+    run(&mut script, r#"{"op":"add","left":"left","right":"right","name":"sum"}"#, "l1");
+    free(&mut script, "left");
+    free(&mut script, "right");
+    run(&mut script, r#"{"op":"alloc","name":"halo","memory":"l1_small","shape":[64,32]}"#, "l1_small");
+    let refused = script.ask(r#"{"op":"oom"}"#);
+    free(&mut script, "sum");
+    free(&mut script, "halo");
+    script.finish();
+
+    let received = sink.wait_for("the process's span", |received| {
+        spans(received).iter().any(|span| span.name.starts_with("process "))
+    });
+    let all = spans(&received);
+    let root = all.iter().find(|span| span.name.starts_with("process ")).unwrap();
+    assert_eq!(root.number("process.pid"), u64::from(pid));
+    let mut buffers: Vec<_> = all.iter().filter(|span| span.name.starts_with("buffer ")).collect();
+    buffers.sort_by_key(|span| span.start_ns);
+    let told = buffers.iter().map(|span| {
+        let id = span.attributes["tenstorrent.buffer.id"].clone();
+        (span.name.clone(), span.number("tenstorrent.buffer.size"), id)
+    });
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+    let ended =
+        |name: &str| buffers.iter().filter(|span| span.attributes["tenstorrent.buffer.end"] == name).count();
+    assert_eq!((ended("freed"), ended("process_exit")), (4, 1), "the script forgot its weights");
+    let figures = &root.event("allocation failed").attributes;
+    let words = refused["out_of_memory"].as_str().unwrap();
+    assert!(
+        words.contains(&format!("allocate {} B L1 buffer", figures["tenstorrent.memory.requested"])),
+        "{words}"
+    );
+    assert_eq!((root.status.as_str(), figures["tenstorrent.reason"].as_str()), ("ERROR", "exhausted"));
+
+    if std::env::var_os("DRAW_TRACE").is_some() {
+        let requests = daemon.directory().join("requests.json");
+        fs::write(&requests, serde_json::to_vec(&received.0).unwrap()).unwrap();
+        let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/trace.svg");
+        let draw = peers().join("draw_trace.py");
+        let status = Command::new("python3").arg(draw).arg(&requests).arg(picture).status().unwrap();
+        assert!(status.success());
+    }
 }

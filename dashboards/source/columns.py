@@ -32,6 +32,14 @@ def pid(width=75):
     return Column("PID", "pid", width=width)
 
 
+def namespace(width=140):
+    return Column("Namespace", "k8s_namespace_name", width=width)
+
+
+def pod(width=160):
+    return Column("Pod", "k8s_pod_name", width=width)
+
+
 def up_column():
     """Whether a host answers, as a word: no is red."""
     return Column(

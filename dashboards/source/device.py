@@ -253,5 +253,29 @@ BOARD = board(
                 logarithm=2,
             ),
         ),
+        (
+            8,
+            graph(
+                12,
+                "Failed allocations",
+                "Allocations in the last minute that found no room: exhausted where too little was free, fragmented where "
+                "enough was free but not in one block.",
+                [
+                    (
+                        "sum by (memory_type, reason) (increase(%s[1m]))"
+                        % series("ttmem_device_allocation_failures_total", ON_DEVICE),
+                        "{{memory_type}}, {{reason}}",
+                    )
+                ],
+                "short",
+            ),
+            graph(
+                12,
+                "Largest free block",
+                "What the allocator had left in one block when it last failed. Absent while nothing has.",
+                [(series("ttmem_device_memory_largest_free_block_bytes", ON_DEVICE), "{{memory_type}}")],
+                "bytes",
+            ),
+        ),
     ],
 )

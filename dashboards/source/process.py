@@ -1,8 +1,28 @@
 """What a process holds, where, and how that changes."""
 
-from columns import GROWTH, host, pid, process
+from columns import GROWTH, host, namespace, pid, pod, process
 from grafana import DEVICE, PROCESS, Column, board, graph, series, stat, table
-from queries import AGE, ALIVE, DRAM, L1_KINDS, ON_DEVICE, ON_HOST, ON_PROCESS, ONE, SELECTED, WINDOW, grew, of_process
+from queries import (
+    AGE,
+    ALIVE,
+    DRAM,
+    L1_KINDS,
+    NAMESPACE,
+    ON_DEVICE,
+    ON_HOST,
+    ON_PROCESS,
+    ONE,
+    POD,
+    SELECTED,
+    WINDOW,
+    gibibyte_hours,
+    grew,
+    in_pods,
+    of_process,
+)
+
+HELD_IN_PODS = in_pods("usage_bytes", DRAM)
+ONE_CONTAINER = "by (k8s_namespace_name, k8s_pod_name, k8s_container_name)"
 
 BOARD = board(
     "ttmem-process",
@@ -66,15 +86,17 @@ BOARD = board(
                 "One row for each process, with what it holds on the selected devices. Source is how it "
                 "was first heard of: over the socket, or through tt-metal's shared memory.",
                 [
-                    host(),
-                    process(),
-                    pid(),
-                    Column("User", "user", width=100),
-                    Column("Source", "source", width=90),
+                    host(width=125),
+                    process(width=125),
+                    pid(width=70),
+                    Column("User", "user", width=70),
+                    namespace(width=115),
+                    pod(width=205),
+                    Column("Source", "source", width=75),
                     Column(
                         "DRAM",
                         unit="bytes",
-                        width=100,
+                        width=90,
                         expr="sum %s (%s > 0)" % (ONE, of_process("ttmem_process_memory_usage_bytes", DRAM)),
                     ),
                     Column(
@@ -86,13 +108,13 @@ BOARD = board(
                     Column(
                         "L1",
                         unit="bytes",
-                        width=100,
+                        width=90,
                         expr="sum %s (%s > 0)" % (ONE, of_process("ttmem_process_memory_usage_bytes", L1_KINDS)),
                     ),
                     Column(
                         "Buffers",
                         unit="none",
-                        width=100,
+                        width=85,
                         expr="sum %s (%s > 0)" % (ONE, of_process("ttmem_process_buffers")),
                     ),
                     Column(
@@ -107,8 +129,9 @@ BOARD = board(
                         unit="s",
                         decimals=1,
                         expr=(
-                            "max by (instance, process, pid, user, source) ((%s) * on (job, instance, pid, process) "
-                            "group_left (user, source) %s %s)"
+                            "max by (instance, process, pid, user, source, k8s_namespace_name, k8s_pod_name) ((%s) * on "
+                            "(job, instance, pid, process) group_left (user, source, k8s_namespace_name, k8s_pod_name) %s "
+                            "%s)"
                         )
                         % (AGE, series("ttmem_process_info", ON_PROCESS), ALIVE),
                     ),
@@ -206,6 +229,66 @@ BOARD = board(
                 "percentunit",
                 soft_max=1,
                 legend="table",
+            ),
+        ),
+        "Pods",
+        (
+            9,
+            graph(
+                12,
+                "DRAM, by pod",
+                "DRAM held on the selected devices, by namespace and pod, whichever processes are selected.",
+                [("sum by (k8s_namespace_name, k8s_pod_name) (%s)" % in_pods("usage_bytes", DRAM), POD)],
+                "bytes",
+                stacked=True,
+                legend="table",
+            ),
+            graph(
+                12,
+                "DRAM, by namespace",
+                "DRAM held on the selected devices, by namespace, whichever processes are selected.",
+                [("sum by (k8s_namespace_name) (%s)" % in_pods("usage_bytes", DRAM), "{{k8s_namespace_name}}")],
+                "bytes",
+                stacked=True,
+                legend="table",
+            ),
+        ),
+        (
+            7,
+            table(
+                14,
+                "What pods cost",
+                "DRAM held on the selected devices times the hours for which it was, within the time range: 1 is a gibibyte "
+                "for an hour. Pods and processes that have ended count.",
+                [
+                    namespace(),
+                    pod(width=220),
+                    Column("Container", "k8s_container_name", width=130),
+                    Column("Held now", unit="bytes", width=110, expr="sum %s (%s)" % (ONE_CONTAINER, HELD_IN_PODS)),
+                    Column(
+                        "GiB hours",
+                        unit="short",
+                        decimals=2,
+                        expr="sum %s (%s)" % (ONE_CONTAINER, gibibyte_hours(DRAM)),
+                    ),
+                ],
+                sort="GiB hours",
+            ),
+            table(
+                10,
+                "What namespaces cost",
+                "The same by namespace: what is to be shared out.",
+                [
+                    namespace(width=180),
+                    Column("Held now", unit="bytes", width=110, expr="sum %s (%s)" % (NAMESPACE, HELD_IN_PODS)),
+                    Column(
+                        "GiB hours",
+                        unit="short",
+                        decimals=2,
+                        expr="sum %s (%s)" % (NAMESPACE, gibibyte_hours(DRAM)),
+                    ),
+                ],
+                sort="GiB hours",
             ),
         ),
     ],

@@ -20,6 +20,9 @@ ON_DEVICE = 'device=~"$device"'
 ON_PROCESS = 'process=~"$process"'
 # The legend of a process name.
 ON_HOST = "{{process}} on {{instance}}"
+NAMESPACE = "by (k8s_namespace_name)"
+# The legend of a pod.
+POD = "{{k8s_namespace_name}} / {{k8s_pod_name}}"
 
 
 def used(*matchers):
@@ -49,6 +52,16 @@ def quantile(share, metric, *labels):
 
 def of_process(metric, *matchers):
     return series(metric, ON_DEVICE, ON_PROCESS, *matchers)
+
+
+def in_pods(metric, *matchers):
+    """Of containers whose pod is known, all of them."""
+    return series("ttmem_container_memory_" + metric, ON_DEVICE, 'k8s_pod_name!=""', *matchers)
+
+
+def gibibyte_hours(*matchers):
+    """What was held within the time range, times the hours for which it was."""
+    return "increase(%s[$__range]) / %d" % (in_pods("byte_seconds_total", *matchers), 3600 * 2**30)
 
 
 SELECTED = of_process("ttmem_process_memory_usage_bytes")

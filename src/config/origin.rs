@@ -7,7 +7,7 @@ use clap::ArgMatches;
 
 use super::error::{ConfigError, Place, Problem, did_you_mean};
 use super::settings::{self, SETTINGS, Setting};
-use super::{Config, DeviceConfig, device, file, flags};
+use super::{Config, DeviceConfig, device, file, flags, otlp};
 
 /// Variables of this program that are not settings of the daemon.
 const OTHER_VARIABLES: &[&str] =
@@ -30,28 +30,31 @@ pub struct Loaded {
 pub struct Origin {
     file: Option<PathBuf>,
     variables: Vec<(String, OsString)>,
+    /// OpenTelemetry's, weaker than all the others.
+    otel_variables: Vec<(String, OsString)>,
     flags: Vec<(&'static Setting, Vec<String>)>,
 }
 
 impl Origin {
-    /// The flags of `arguments()` as clap parsed them, and the environment, of which only `TTMEM_` variables
-    /// with a value count.
+    /// The flags of `arguments()` as clap parsed them, and the environment, of which only `TTMEM_` and `OTEL_`
+    /// variables with a value count.
     pub fn new(matches: &ArgMatches, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        let variables: Vec<(String, OsString)> = environment
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-            .filter(|(name, value)| name.starts_with(settings::VARIABLE_PREFIX) && !value.is_empty())
-            .collect();
+        let environment: Vec<(OsString, OsString)> = environment.into_iter().collect();
+        let variables = with_prefix(settings::VARIABLE_PREFIX, &environment);
+        let otel_variables = with_prefix(otlp::PREFIX, &environment);
         let file = flags::file(matches).map(PathBuf::from).or_else(|| {
             let (_, value) = variables.iter().find(|(name, _)| name == flags::FILE_VARIABLE)?;
             Some(PathBuf::from(value))
         });
-        Self { file, variables, flags: flags::given(matches) }
+        Self { file, variables, otel_variables, flags: flags::given(matches) }
     }
 
-    /// The file alone.
-    pub fn of_file(path: &Path) -> Self {
-        Self { file: Some(path.to_owned()), variables: Vec::new(), flags: Vec::new() }
+    /// The file, and of the environment only OpenTelemetry's variables: they may come from anywhere, so whoever checks a file
+    /// wants to know what they add.
+    pub fn of_file(path: &Path, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let environment: Vec<(OsString, OsString)> = environment.into_iter().collect();
+        let otel_variables = with_prefix(otlp::PREFIX, &environment);
+        Self { file: Some(path.to_owned()), variables: Vec::new(), otel_variables, flags: Vec::new() }
     }
 
     /// Reads the file and puts variables over it, and flags over those. A mistake counts even where something
@@ -64,6 +67,7 @@ impl Origin {
     pub(super) fn combine(&self, content: Option<&str>) -> Result<Loaded, ConfigError> {
         let mut config = Config::default();
         let mut problems = Vec::new();
+        otlp::apply(&mut config.otlp, &self.otel_variables, &mut problems);
         if let (Some(path), Some(content)) = (&self.file, content) {
             let given = file::parse(path, content, &mut problems);
             apply(&mut config, given, &mut problems);
@@ -119,8 +123,16 @@ impl Origin {
                 let meant = did_you_mean(name, known.iter().copied());
                 format!("the environment variable {name} has no effect: it is not known{meant}")
             })
+            .chain(otlp::warnings(&self.otel_variables))
             .collect()
     }
+}
+
+/// The variables whose names begin so and that have a value.
+fn with_prefix(prefix: &str, environment: &[(OsString, OsString)]) -> Vec<(String, OsString)> {
+    let named =
+        environment.iter().filter_map(|(name, value)| Some((name.to_str()?.to_owned(), value.clone())));
+    named.filter(|(name, value)| name.starts_with(prefix) && !value.is_empty()).collect()
 }
 
 /// Whether Kubernetes made this variable: it announces every service to every pod, `TTMEM_PORT` for one

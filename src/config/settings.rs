@@ -5,6 +5,8 @@ use std::path::Path;
 
 use super::Config;
 use super::device;
+use super::otlp;
+use super::spans;
 use super::values::{self, LogFormat, LogLevel, Range, SocketBufferTypes, SocketLayout};
 use super::written::{self, quoted};
 
@@ -213,9 +215,10 @@ pub const SETTINGS: &[Setting] = &[
         default: "auto",
         reload: false,
         help: "Threads that read reports",
-        details: "1 to 64. auto takes one for each core, and 4 at most: the cores belong to the models.",
+        details: "1 to 64. auto takes 8, which use no more of the processors than fewer do: they get their turn \
+                  sooner where clients keep every core busy.",
         apply: |config, text| {
-            let threads = if text == "auto" { Ok(super::ingest_threads_auto()) } else { THREADS.parse(text) };
+            let threads = if text == "auto" { Ok(super::INGEST_THREADS_AUTO) } else { THREADS.parse(text) };
             threads.map(|count| config.ingest_threads = count)
         },
         show: |config| config.ingest_threads.to_string(),
@@ -360,6 +363,22 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| config.shm_interval_ms.to_string(),
     },
     Setting {
+        key: "container_log_dir",
+        flag: "container-log-dir",
+        section: "Other sources",
+        value_name: "DIR",
+        kind: Kind::Path,
+        default: "/var/log/containers",
+        reload: false,
+        help: "Where the kubelet has an entry for every container, which tells its pod and namespace",
+        details: "Only names of entries are read. Without the directory, or with none, a process's container and pod are \
+                  known by their ids alone.",
+        apply: |config, text| {
+            values::unless_none(text, values::path).map(|dir| config.container_log_dir = dir)
+        },
+        show: |config| shown_directory(config.container_log_dir.as_deref()),
+    },
+    Setting {
         key: "driver_proc_dir",
         flag: "driver-proc-dir",
         section: "Other sources",
@@ -400,6 +419,30 @@ pub const SETTINGS: &[Setting] = &[
         apply: |config, text| values::switch(text).map(|on| config.demo = on),
         show: |config| config.demo.to_string(),
     },
+    otlp::ENDPOINT,
+    otlp::PROTOCOL,
+    otlp::SIGNALS,
+    otlp::HEADERS,
+    otlp::TIMEOUT,
+    otlp::COMPRESSION,
+    otlp::CERTIFICATE,
+    otlp::CLIENT_CERTIFICATE,
+    otlp::CLIENT_KEY,
+    otlp::METRIC_INTERVAL,
+    otlp::TEMPORALITY,
+    otlp::HISTOGRAMS,
+    otlp::QUEUE_ITEMS_ROW,
+    otlp::QUEUE_BYTES_ROW,
+    otlp::BATCH_ITEMS_ROW,
+    otlp::BATCH_DELAY,
+    otlp::RETRY,
+    otlp::SHUTDOWN,
+    spans::SIZE_MIN,
+    spans::LIFETIME_MIN,
+    spans::PER_SECOND_MAX,
+    spans::BURST_MIN,
+    spans::BURST_GAP,
+    spans::INTERVAL,
     Setting {
         key: "process_linger_seconds",
         flag: "process-linger-seconds",

@@ -129,7 +129,7 @@ fn a_device_replaces_the_same_index() {
 fn devices_know_their_capacity() {
     let check = |text: &str, dram, l1, source, arch, board| {
         let text = format!("[[device]]\nindex = 0\n{text}");
-        let origin = Origin::of_file(std::path::Path::new("ttmem.toml"));
+        let origin = Origin::of_file(std::path::Path::new("ttmem.toml"), []);
         let config = origin.combine(Some(&text)).expect("a valid file").config;
         let device = &config.devices[0];
         let capacities = (device.dram_capacity_bytes(), device.l1_capacity_bytes());
@@ -297,9 +297,42 @@ fn unknown_variables_are_warned_about() {
 }
 
 #[test]
+fn what_is_said_of_ours_is_stronger_than_opentelemetrys_variables() {
+    let url = "OTEL_EXPORTER_OTLP_ENDPOINT=http://a:1";
+    check("", &[url], &[], &["otlp_endpoint = \"http://a:1/\""]);
+    check("otlp_endpoint = \"http://b:1\"", &[url], &[], &["otlp_endpoint = \"http://b:1/\""]);
+    check(
+        "otlp_endpoint = \"http://b:1\"",
+        &[url, "TTMEM_OTLP_ENDPOINT=http://c:1"],
+        &[],
+        &["otlp_endpoint = \"http://c:1/\""],
+    );
+    check("", &[url], &["--otlp-endpoint=none"], &[]);
+    check(
+        "",
+        &["OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=http://a:1/x", "OTEL_EXPORTER_OTLP_HEADERS=authorization=secret"],
+        &[],
+        &[
+            "otlp_endpoint = { traces = \"none\", metrics = \"none\", logs = \"http://a:1/x\" }",
+            "otlp_headers = \"authorization=(hidden)\"",
+        ],
+    );
+    check("", &["OTEL_EXPORTER_OTLP_TIMEOUT=", "OTEL_PROPAGATORS=b3"], &[], &[]);
+    let mistaken =
+        "OTEL_EXPORTER_OTLP_TIMEOUT: \"1 s\" is not allowed; write a whole number from 1 to 600000";
+    check("otlp_timeout_ms = 7", &["OTEL_EXPORTER_OTLP_TIMEOUT=1 s"], &[], &[mistaken]);
+    check(
+        "otlp_headers = \"secret\"",
+        &[],
+        &[],
+        &["ttmem.toml:1: otlp_headers: entry 1 is not NAME=VALUE; write a comma in a value as %2C"],
+    );
+}
+
+#[test]
 fn a_changed_file_tells_what_needs_a_restart() {
     let load = |text| {
-        let origin = Origin::of_file(std::path::Path::new("ttmem.toml"));
+        let origin = Origin::of_file(std::path::Path::new("ttmem.toml"), []);
         origin.combine(Some(text)).expect("a valid file").config
     };
     let old = load("log_level = \"info\"");

@@ -135,6 +135,48 @@ choice! {
     }
 }
 
+choice! {
+    /// How OTLP travels.
+    OtlpProtocol {
+        /// Protobuf over gRPC.
+        Grpc = "grpc",
+        /// Protobuf in the body of an HTTP request.
+        Http = "http/protobuf",
+    }
+}
+
+choice! {
+    /// How OTLP requests are compressed.
+    OtlpCompression {
+        /// Not at all.
+        None = "none",
+        /// By gzip.
+        Gzip = "gzip",
+    }
+}
+
+choice! {
+    /// What a counter's data point says.
+    OtlpTemporality {
+        /// The total since the start.
+        Cumulative = "cumulative",
+        /// The difference to the reading before.
+        Delta = "delta",
+        /// Differences for histograms only: our counters are read at intervals, and for those this preference asks for totals.
+        LowMemory = "lowmemory",
+    }
+}
+
+choice! {
+    /// How OTLP's histograms are made.
+    OtlpHistograms {
+        /// Buckets that double, as many as there are values for.
+        Exponential = "base2_exponential_bucket_histogram",
+        /// The classic bounds of /metrics.
+        Explicit = "explicit_bucket_histogram",
+    }
+}
+
 /// Says which words would have been understood in the place of `text`, and which was probably meant.
 pub(super) fn did_you_mean_one_of<'a>(text: &str, names: impl Iterator<Item = &'a str> + Clone) -> String {
     let list: Vec<&str> = names.clone().collect();
@@ -214,7 +256,10 @@ pub(super) fn mode(text: &str) -> Result<u32, String> {
 }
 
 /// A value that `none` leaves out.
-pub(super) fn unless_none<T>(text: &str, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+pub(super) fn unless_none<T>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, String> {
     if text == "none" { Ok(None) } else { parse(text).map(Some) }
 }
 

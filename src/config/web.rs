@@ -30,6 +30,8 @@ pub const SYSTEM_AUTHORITIES: &[&str] = &[
 pub struct WebConfig {
     /// How TCP connections are encrypted; not at all if none.
     pub tls: Option<TlsConfig>,
+    /// Whether clients that want HTTP/2 are answered over HTTP/1.1 all the same.
+    pub without_http2: bool,
     /// Headers that are added to every answer.
     pub headers: Vec<(&'static str, String)>,
     /// Who may ask; everybody if empty. By name, none twice.

@@ -20,6 +20,9 @@ Each setting has one name in three places: a key of the TOML file (`socket_mode`
 over the file, the file over the default. A variable without a value counts as not set. Lists are arrays in
 the file; a flag is repeated; a variable separates with commas.
 
+OpenTelemetry's own variables, such as `OTEL_EXPORTER_OTLP_ENDPOINT`, are honoured too, and are weaker than the file:
+docs/opentelemetry.md lists them.
+
 `--config` or `TTMEM_CONFIG` names the file. `ttmem check-config FILE` says what is wrong with it, or how it
 differs from the defaults; `ttmem check-config --example` prints one to start from.
 

@@ -29,16 +29,24 @@ struct Claim {
 }
 
 impl Attribution {
-    pub(super) fn new(context: Arc<Context>, peer: Peer) -> Self {
+    pub(super) fn new(context: Arc<Context>, mut peer: Peer) -> Self {
         // Read now, because the peer may be gone by the time its first report is.
         let pidfd = peer.pidfd.as_deref();
         let facts =
             pidfd.map(|pidfd| ProcessFacts::of(peer.pid, pidfd, &context.arguments)).unwrap_or_default();
+        if context.policy.trust_claimed_pids {
+            // What it simulates does not end with it, and ten thousand of them are to fit under a usual limit of open files.
+            peer.pidfd = None;
+        }
         Self { context, peer, facts, claims: Vec::new() }
     }
 
     pub(super) fn peer_pid(&self) -> u32 {
         self.peer.pid
+    }
+
+    pub(super) fn peer_uid(&self) -> u32 {
+        self.peer.uid
     }
 
     /// The pid to look the process up by: 0, an odd one, and a pid that the peer has in a namespace of its own mean the peer.
@@ -57,20 +65,20 @@ impl Attribution {
         self.claims.iter().any(|claim| claim.pid == claimed)
     }
 
-    /// The process that a claimed pid stands for in this session.
-    pub(super) fn process(&mut self, claimed: u32) -> io::Result<Arc<Tracked>> {
+    /// The process that a claimed pid stands for in this session, in a message that was read at that time.
+    pub(super) fn process(&mut self, claimed: u32, now_ns: u64) -> io::Result<Arc<Tracked>> {
         if let Some(known) = self.claims.iter().position(|claim| claim.pid == claimed) {
             let tracked = Arc::clone(self.claims[known].attachment.tracked());
             if claimed == self.peer.pid || self.trusts() || !tracked.has_ended() {
                 return Ok(tracked);
             }
             // What a fork sent before its end is its own; only a live process that has its pid now is another.
-            let Some(successor) = self.same_user(claimed)? else { return Ok(tracked) };
+            let Some(successor) = self.same_user(claimed, now_ns)? else { return Ok(tracked) };
             let successor_process = Arc::clone(successor.tracked());
             self.claims[known].attachment = successor;
             return Ok(successor_process);
         }
-        let attachment = self.resolve(claimed)?;
+        let attachment = self.resolve(claimed, now_ns)?;
         let tracked = Arc::clone(attachment.tracked());
         if self.claims.len() >= CLAIMS_MAX {
             self.forget_ended();
@@ -94,24 +102,31 @@ impl Attribution {
         self.claims.drain(..surplus);
     }
 
-    fn resolve(&mut self, claimed: u32) -> io::Result<Attachment> {
+    fn resolve(&mut self, claimed: u32, now_ns: u64) -> io::Result<Attachment> {
         let processes = &self.context.processes;
         if self.trusts() {
-            return processes.simulate(claimed, self.peer.uid);
+            return processes.simulate(claimed, self.peer.uid, now_ns);
         }
         if claimed != self.peer.pid {
-            if let Some(relative) = self.same_user(claimed)? {
+            if let Some(relative) = self.same_user(claimed, now_ns)? {
                 return Ok(relative);
             }
             self.context.registry.events().reject(Rejection::ClaimedPid);
         }
         let Peer { pid, uid, pidfd } = &self.peer;
         let (pid, uid, pidfd) = (*pid, *uid, pidfd.clone());
-        processes.track(Sighting { pid, uid, pidfd, facts: &self.facts, source: Source::Socket })
+        processes.track(Sighting {
+            pid,
+            uid,
+            pidfd,
+            facts: &self.facts,
+            source: Source::Socket,
+            seen_ns: now_ns,
+        })
     }
 
     /// A live process of the peer's user, both in the daemon's pid namespace: a fork that kept its parent's socket.
-    fn same_user(&self, claimed: u32) -> io::Result<Option<Attachment>> {
+    fn same_user(&self, claimed: u32, now_ns: u64) -> io::Result<Option<Attachment>> {
         let Some(pid) = Pid::from_raw(claimed.cast_signed()) else { return Ok(None) };
         // In a namespace of its own the claim is a pid of that one; the daemon's process of that number is another.
         if !self.facts.is_in_own_namespace() || effective_uid_of(claimed) != Some(self.peer.uid) {
@@ -123,7 +138,8 @@ impl Attribution {
             return Ok(None);
         }
         let (uid, pidfd) = (self.peer.uid, Some(Arc::new(pidfd)));
-        let sighting = Sighting { pid: claimed, uid, pidfd, facts: &facts, source: Source::Socket };
+        let sighting =
+            Sighting { pid: claimed, uid, pidfd, facts: &facts, source: Source::Socket, seen_ns: now_ns };
         self.context.processes.track(sighting).map(Some)
     }
 }

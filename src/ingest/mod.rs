@@ -3,14 +3,17 @@
 //! The idea is a few threads, each with its own event loop, between which connections are dealt out: a connection stays on its thread,
 //! so its messages are applied in order, and threads meet only where two of them report for one process.
 
+mod cgroup;
 mod peer;
 mod procfs;
-mod throttle;
 
 mod attribution;
+mod containers;
 mod processes;
 
 mod apply;
+mod mapping;
+mod ring;
 mod session;
 mod stream;
 
@@ -36,10 +39,12 @@ use ttmem_wire::{BufferTypes, Layout};
 
 use crate::clock;
 use crate::config::{Config, SocketBufferTypes, SocketLayout};
-use crate::registry::{Loss, Registry, Rejection};
-use crate::socket::Socket;
+use crate::registry::{Loss, Occurrence, Registry, RejectedPeer, Rejection};
+use crate::socket::{BACKLOG, Socket};
+use crate::throttle::{self, Throttle};
 use apply::Applier;
 use attribution::Attribution;
+use containers::Containers;
 pub use devices::Devices;
 use driver::Driver;
 use inventory::Inventory;
@@ -47,9 +52,9 @@ use peer::{Peer, PeerError};
 use processes::Processes;
 use procfs::ArgumentsReader;
 use regions::Regions;
+use ring::RingMemory;
 use session::Session;
 use stream::Stream;
-use throttle::Throttle;
 
 /// How long sessions may take to apply what has been sent when the daemon stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,6 +70,9 @@ struct Context {
     policy: Policy,
     arguments: ArgumentsReader,
     clients: AtomicU32,
+    ring_memory: Arc<RingMemory>,
+    /// Which run of the daemon this is, among all that a client may come to.
+    instance: u64,
 }
 
 impl Context {
@@ -77,6 +85,11 @@ impl Context {
         if let Some(suppressed) = self.throttle.admit("connection", clock::monotonic_ns()) {
             warn!(%error, suppressed, "connection not served");
         }
+    }
+
+    /// Tells of a peer that was refused, where its line in the log was admitted.
+    fn tell_rejected(&self, pid: u32, reason: Rejection, suppressed: u64, at_ns: u64) {
+        self.registry.tell(|| Occurrence::Rejected(RejectedPeer { pid, reason, suppressed, at_ns }));
     }
 }
 
@@ -111,6 +124,7 @@ impl Policy {
 /// The running ingest.
 pub struct Ingest {
     threads: Vec<EventLoop>,
+    accepting: tokio::task::JoinHandle<()>,
     followers: Vec<Follower>,
     stopping: watch::Sender<bool>,
     context: Arc<Context>,
@@ -126,16 +140,27 @@ impl Ingest {
     ) -> io::Result<Ingest> {
         let threads = (0..config.ingest_threads).map(EventLoop::start).collect::<io::Result<Vec<_>>>()?;
         let throttle = Arc::new(Throttle::default());
-        let processes =
-            Processes::new(Arc::clone(&registry), Arc::clone(&throttle), threads[0].handle.clone());
+        let containers = Containers::start(config.container_log_dir.clone(), Arc::clone(&throttle))?;
+        let runtime = threads[0].handle.clone();
+        let processes = Processes::new(Arc::clone(&registry), Arc::clone(&throttle), containers, runtime);
         let policy = Policy::new(config);
         let arguments = ArgumentsReader::start()?;
         let clients = AtomicU32::new(0);
-        let context =
-            Arc::new(Context { registry, processes, devices, throttle, policy, arguments, clients });
+        let (ring_memory, instance) = (Arc::default(), clock::unix_ns());
+        let context = Arc::new(Context {
+            registry,
+            processes,
+            devices,
+            throttle,
+            policy,
+            arguments,
+            clients,
+            ring_memory,
+            instance,
+        });
         let (stopping, stop) = watch::channel(false);
         let handles: Vec<Handle> = threads.iter().map(|thread| thread.handle.clone()).collect();
-        threads[0].handle.spawn(accept_all(Arc::clone(&context), socket, handles, stop));
+        let accepting = threads[0].handle.spawn(accept_all(Arc::clone(&context), socket, handles, stop));
         let mut followers = Vec::new();
         if let Some(directory) = &config.shm_dir {
             let regions = Regions::new(Arc::clone(&context), directory.clone());
@@ -147,13 +172,15 @@ impl Ingest {
             let inventory = Inventory::new(Arc::clone(&context), Driver { proc_directory, sys_directory });
             followers.push(Follower::start("ttmem-driver", move |stop| inventory.follow(stop))?);
         }
-        Ok(Ingest { threads, followers, stopping, context })
+        Ok(Ingest { threads, accepting, followers, stopping, context })
     }
 
-    /// Stops taking connections, applies what has been sent, and ends.
+    /// Takes the connections that wait already and no more, applies what has been sent, and ends.
     pub async fn drain(self) {
         self.stopping.send_replace(true);
         let all_closed = async {
+            // It can only have ended by a panic, which has been reported.
+            let _ = self.accepting.await;
             while self.context.clients.load(Relaxed) > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -235,7 +262,7 @@ async fn accept_all(
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => break,
             // Taken from this thread's event loop again, as it is to live on another's.
             accepted = listener.accept() => accepted.and_then(|(stream, _)| stream.into_std()),
         };
@@ -252,6 +279,33 @@ async fn accept_all(
             (Err(_), _) | (_, None) => tokio::task::yield_now().await,
         }
     }
+    drop(listener);
+    // The next daemon finds those that wait at a socket which outlives this one, and knows for longer what they report.
+    if !socket.is_adopted() {
+        take_waiting(socket.listener(), |stream| {
+            if let Some(thread) = deal.next() {
+                serve(&context, stream, thread, &stopping);
+            }
+        });
+    }
+}
+
+/// Takes the connections that wait already: their clients have sent without knowing that nobody had looked yet.
+fn take_waiting(listener: &std::os::unix::net::UnixListener, mut serve: impl FnMut(UnixStream)) {
+    // No more than these can have waited, however fast others follow.
+    for _ in 0..=BACKLOG {
+        let taken = listener.accept().and_then(|(stream, _)| {
+            stream.set_nonblocking(true)?;
+            Ok(stream)
+        });
+        match taken {
+            Ok(stream) => serve(stream),
+            // Its client has gone already, and the next one may not have.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => return warn!(%error, "stopping without having taken all that clients sent"),
+        }
+    }
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {
@@ -263,8 +317,10 @@ fn serve(context: &Arc<Context>, stream: UnixStream, thread: &Handle, stopping: 
     if context.clients.fetch_add(1, Relaxed) >= clients_max {
         context.clients.fetch_sub(1, Relaxed);
         context.registry.events().reject(Rejection::ClientsMax);
-        if let Some(suppressed) = context.throttle.admit("clients_max", clock::monotonic_ns()) {
+        let now_ns = clock::monotonic_ns();
+        if let Some(suppressed) = context.throttle.admit("clients_max", now_ns) {
             let peer = Peer::of(&stream).map_or(0, |peer| peer.pid);
+            context.tell_rejected(peer, Rejection::ClientsMax, suppressed, now_ns);
             warn!(
                 peer,
                 clients_max,

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tracing::{debug, info};
 
+use super::containers::Containers;
 use super::procfs::{ProcessFacts, ticks_to_ns, user_name};
 use super::stream::watch;
 use super::throttle::Throttle;
@@ -37,6 +38,8 @@ pub(super) struct Sighting<'a> {
     pub(super) pidfd: Option<Arc<OwnedFd>>,
     pub(super) facts: &'a ProcessFacts,
     pub(super) source: Source,
+    /// When what it was heard of by was read, in monotonic nanoseconds.
+    pub(super) seen_ns: u64,
 }
 
 /// A process, and what is needed to see its end.
@@ -45,7 +48,11 @@ pub(super) struct Tracked {
     /// `None` for a process that was gone before it could be looked at, and for a simulated one.
     pidfd: Option<AsyncFd<Arc<OwnedFd>>>,
     sessions: AtomicU32,
+    /// Rings that this process writes into and that have not been read to their end.
+    rings: AtomicU32,
     drained: Notify,
+    /// How often a client has said that it begins anew. What sessions of an earlier generation still bring counts no more.
+    generation: AtomicU64,
 }
 
 impl Tracked {
@@ -62,7 +69,37 @@ impl Tracked {
         start_ticks == Some(self.process.identity().start_ticks)
     }
 
-    async fn wait_for_end(&self) {
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(SeqCst)
+    }
+
+    /// Begins the next generation; to be called while the process's ledger is held.
+    pub(super) fn renew(&self) -> u64 {
+        self.generation.fetch_add(1, SeqCst) + 1
+    }
+
+    /// Whether its end can be seen.
+    pub(super) fn is_watched(&self) -> bool {
+        self.pidfd.is_some()
+    }
+
+    /// A ring of this process: its end waits until the hold is dropped.
+    pub(super) fn hold(self: &Arc<Self>) -> RingHold {
+        self.rings.fetch_add(1, SeqCst);
+        RingHold(Arc::clone(self))
+    }
+
+    async fn wait_for_rings(&self) {
+        loop {
+            let drained = self.drained.notified();
+            if self.rings.load(SeqCst) == 0 {
+                return;
+            }
+            drained.await;
+        }
+    }
+
+    pub(super) async fn wait_for_end(&self) {
         if let Some(pidfd) = &self.pidfd {
             // An error can only mean that the runtime is shutting down.
             let _ = pidfd.ready(Interest::READABLE).await;
@@ -102,10 +139,22 @@ impl Drop for Attachment {
     }
 }
 
+/// A ring that may still hold messages of a process. It is read to its end as soon as the process has ended, so that is waited for.
+pub(super) struct RingHold(Arc<Tracked>);
+
+impl Drop for RingHold {
+    fn drop(&mut self) {
+        if self.0.rings.fetch_sub(1, SeqCst) == 1 {
+            self.0.drained.notify_waiters();
+        }
+    }
+}
+
 /// The live processes by pid.
 pub(super) struct Processes {
     registry: Arc<Registry>,
     throttle: Arc<Throttle>,
+    containers: Containers,
     /// Where the watches run.
     runtime: Handle,
     live: Mutex<HashMap<u32, Arc<Tracked>>>,
@@ -114,10 +163,16 @@ pub(super) struct Processes {
 }
 
 impl Processes {
-    pub(super) fn new(registry: Arc<Registry>, throttle: Arc<Throttle>, runtime: Handle) -> Arc<Self> {
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        throttle: Arc<Throttle>,
+        containers: Containers,
+        runtime: Handle,
+    ) -> Arc<Self> {
         Arc::new(Self {
             registry,
             throttle,
+            containers,
             runtime,
             live: Mutex::default(),
             unknown_starts: AtomicU64::new(0),
@@ -146,14 +201,14 @@ impl Processes {
     }
 
     /// A process that nobody can look up, for simulations and recorded sessions: it lives as long as a session names it.
-    pub(super) fn simulate(self: &Arc<Self>, pid: u32, uid: u32) -> io::Result<Attachment> {
+    pub(super) fn simulate(self: &Arc<Self>, pid: u32, uid: u32, seen_ns: u64) -> io::Result<Attachment> {
         let mut live = self.live.lock();
         if let Some(known) = live.get(&pid) {
             return Ok(Attachment::new(Arc::clone(known)));
         }
         let facts = ProcessFacts { name: Some("simulated".into()), ..ProcessFacts::default() };
         let tracked =
-            self.admit(Sighting { pid, uid, pidfd: None, facts: &facts, source: Source::Socket })?;
+            self.admit(Sighting { pid, uid, pidfd: None, facts: &facts, source: Source::Socket, seen_ns })?;
         live.insert(pid, Arc::clone(&tracked));
         drop(live);
         let attachment = Attachment::new(Arc::clone(&tracked));
@@ -180,7 +235,7 @@ impl Processes {
     }
 
     fn admit(&self, sighting: Sighting<'_>) -> io::Result<Arc<Tracked>> {
-        let Sighting { pid, uid, pidfd, facts, source } = sighting;
+        let Sighting { pid, uid, pidfd, facts, source, seen_ns } = sighting;
         let start_ticks =
             facts.start_ticks.unwrap_or_else(|| u64::MAX - self.unknown_starts.fetch_add(1, Relaxed));
         let pidfd = {
@@ -192,16 +247,25 @@ impl Processes {
             uid,
             user: user_name(uid),
             cgroup: facts.cgroup.clone(),
+            container: facts.cgroup.as_deref().and_then(|path| self.containers.of(path)),
             start_time_seconds: facts.start_ticks.map(start_time_seconds),
             source,
         };
-        let process = self.registry.process(Identity { pid, start_ticks }, clock::monotonic_ns(), info);
-        Ok(Arc::new(Tracked { process, pidfd, sessions: AtomicU32::new(0), drained: Notify::new() }))
+        let process = self.registry.process(Identity { pid, start_ticks }, seen_ns, info);
+        Ok(Arc::new(Tracked {
+            process,
+            pidfd,
+            sessions: AtomicU32::new(0),
+            rings: AtomicU32::new(0),
+            drained: Notify::new(),
+            generation: AtomicU64::new(0),
+        }))
     }
 
     async fn watch(self: Arc<Self>, tracked: Arc<Tracked>) {
         tracked.wait_for_end().await;
-        // What the process has sent before it ended is still in its sockets.
+        // What the process has sent before it ended is still in its rings and sockets.
+        tracked.wait_for_rings().await;
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, tracked.wait_for_sessions()).await;
         if tracked.process.buffers() < BUFFERS_RECLAIMED_INLINE {
             self.end(&tracked);

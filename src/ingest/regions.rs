@@ -257,8 +257,14 @@ impl Regions {
         if is_reused || !may_say(uid) {
             return Ok(None);
         }
-        let sighting =
-            Sighting { pid, uid, pidfd: Some(Arc::new(pidfd)), facts: &facts, source: Source::Region };
+        let sighting = Sighting {
+            pid,
+            uid,
+            pidfd: Some(Arc::new(pidfd)),
+            facts: &facts,
+            source: Source::Region,
+            seen_ns: clock::monotonic_ns(),
+        };
         let tracked = Arc::clone(self.context.processes.track(sighting)?.tracked());
         Ok((!tracked.has_ended()).then_some(tracked))
     }

@@ -58,6 +58,12 @@ counters! {
     orphaned_bytes,
     /// When the oldest live buffer was allocated, in the registry's monotonic nanoseconds plus one; 0 when there is none.
     oldest_ns_plus_one,
+    /// The lower half of [`Counters::held_byte_ns`]: gigabytes would fill 64 bits within seconds.
+    held_byte_ns_low,
+    /// Its upper half.
+    held_byte_ns_high,
+    /// The moment up to which that is counted, in the registry's monotonic nanoseconds.
+    held_until_ns,
 }
 
 impl Counters {
@@ -72,9 +78,43 @@ impl Counters {
             .then(|| self.region_bytes.cast_signed().wrapping_sub(self.reported_bytes.cast_signed()))
     }
 
+    /// Bytes held times the nanoseconds for which they were, up to the last publication.
+    pub(super) fn held_byte_ns(&self) -> u128 {
+        u128::from(self.held_byte_ns_high) << 64 | u128::from(self.held_byte_ns_low)
+    }
+
+    /// The same up to a later moment, as nothing has changed since.
+    pub(super) fn held_byte_ns_until(&self, now_ns: u64) -> u128 {
+        let since_ns = now_ns.saturating_sub(self.held_until_ns);
+        self.held_byte_ns() + u128::from(self.usage_bytes()) * u128::from(since_ns)
+    }
+
+    /// Counts what was held from the last publication to this one.
+    pub(super) fn hold(&mut self, usage_bytes: u64, now_ns: u64) {
+        let since_ns = now_ns.saturating_sub(self.held_until_ns);
+        self.set_held_byte_ns(self.held_byte_ns() + u128::from(usage_bytes) * u128::from(since_ns));
+        self.held_until_ns = self.held_until_ns.max(now_ns);
+    }
+
+    fn set_held_byte_ns(&mut self, byte_ns: u128) {
+        // Both halves, cut where they meet.
+        (self.held_byte_ns_low, self.held_byte_ns_high) = (byte_ns as u64, (byte_ns >> 64) as u64);
+    }
+
+    /// The sum with another place's counters of the same process. The peaks add up as well: to an upper bound, as they need not have
+    /// been at one time.
+    pub fn with(mut self, other: &Counters) -> Counters {
+        let peak_bytes = self.peak_bytes.saturating_add(other.peak_bytes);
+        let region_bytes = self.usage_bytes().saturating_add(other.usage_bytes());
+        self.absorb(other);
+        // What a region alone tells counts as well as what was reported.
+        Counters { peak_bytes, reported_bytes: region_bytes, region_bytes, ..self }
+    }
+
     /// Adds another process's counters: sums (a count of bytes that leaves 64 bits begins again, as counters do), flags that hold if any holds, and the oldest of both. The peaks do not add up and stay
     /// as they are.
     pub(super) fn absorb(&mut self, other: &Counters) {
+        let held_byte_ns = self.held_byte_ns() + other.held_byte_ns();
         *self = Counters {
             reported_bytes: self.reported_bytes.saturating_add(other.reported_bytes),
             region_bytes: self.region_bytes.saturating_add(other.region_bytes),
@@ -92,7 +132,10 @@ impl Counters {
                 (0, only) | (only, 0) => only,
                 (left, right) => left.min(right),
             },
+            held_until_ns: self.held_until_ns.max(other.held_until_ns),
+            ..Counters::default()
         };
+        self.set_held_byte_ns(held_byte_ns);
     }
 
     /// When the oldest live buffer was allocated, in the registry's monotonic nanoseconds.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use arc_swap::ArcSwap;
 
 use super::MemoryType;
+use super::feed::{AllocationFailure, FailureReason};
 use super::histogram::{Histogram, HistogramSnapshot, Observations, Scale};
 
 /// Devices that one host can have; an index is below this.
@@ -149,6 +150,9 @@ pub struct DeviceMemory {
     peak_bytes: AtomicU64,
     sizes: Histogram,
     lifetimes: Histogram,
+    failures: [AtomicU64; FailureReason::ALL.len()],
+    /// Plus one; 0 while nobody has told.
+    largest_free_block_bytes_plus_one: AtomicU64,
 }
 
 impl DeviceMemory {
@@ -158,7 +162,24 @@ impl DeviceMemory {
             peak_bytes: AtomicU64::new(0),
             sizes: Histogram::new(Scale::Bytes),
             lifetimes: Histogram::new(Scale::Seconds),
+            failures: [const { AtomicU64::new(0) }; _],
+            largest_free_block_bytes_plus_one: AtomicU64::new(0),
         }
+    }
+
+    /// Counts an allocation that found no room.
+    pub(super) fn fail(&self, failure: &AllocationFailure) {
+        self.failures[failure.reason() as usize].fetch_add(1, Relaxed);
+        let largest = failure.largest_free_block_bytes.saturating_add(1);
+        self.largest_free_block_bytes_plus_one.store(largest, Relaxed);
+    }
+
+    pub(super) fn failures(&self) -> [u64; FailureReason::ALL.len()] {
+        std::array::from_fn(|reason| self.failures[reason].load(Relaxed))
+    }
+
+    pub(super) fn largest_free_block_bytes(&self) -> Option<u64> {
+        self.largest_free_block_bytes_plus_one.load(Relaxed).checked_sub(1)
     }
 
     /// Bytes in use.

@@ -24,6 +24,9 @@ macro_rules! labels {
     };
 }
 
+/// Reports that one message of a peer can call lost: minutes of a busy client, and too few to turn a counter over.
+const CLAIMED_LOSS_MAX: u64 = 1 << 32;
+
 labels! {
     /// A kind of message.
     Event {
@@ -47,10 +50,18 @@ labels! {
         KernelUnload => "kernel_unload",
         /// The loaded kernels were asked for, in the log.
         DumpKernels => "dump_kernels",
+        /// A client asked what else than frames there is, or began to use it.
+        Hello => "hello",
+        /// A client told how many reports it had to drop.
+        Lost => "lost",
         /// A process was seen to end.
         ProcessEnd => "process_end",
         /// A shared-memory region was read after a change.
         RegionUpdate => "region_update",
+        /// A process said which trace it belongs to.
+        TraceContext => "trace_context",
+        /// An allocation found no room.
+        AllocationFailed => "allocation_failed",
     }
 }
 
@@ -91,6 +102,28 @@ labels! {
         ClientsMax => "clients_max",
         /// A shared-memory region that is not of a known version or size.
         Region => "region",
+        /// A trace context with an id of zeros, or another one than spans are in already.
+        TraceContext => "trace_context",
+        /// A ring whose writer claims more than it holds; the connection is closed.
+        Ring => "ring",
+    }
+}
+
+labels! {
+    /// Why a span was not made.
+    Omission {
+        /// The buffer was smaller than the policy wants to see.
+        Small => "small",
+        /// The buffer lived shorter than that.
+        Short => "short",
+        /// The buffer belongs to a burst, which has a span.
+        Burst => "burst",
+        /// The process left many buffers behind; these were not among the largest.
+        Orphans => "orphans",
+        /// More than the configured spans per second.
+        Rate => "rate",
+        /// The daemon's own queue was full.
+        Queue => "queue",
     }
 }
 
@@ -101,6 +134,10 @@ labels! {
         Free => "free",
         /// The daemon had too few files or too little memory to serve a connection.
         Connection => "connection",
+        /// A ring had no room, and its client did not wait longer.
+        Ring => "ring",
+        /// A client had no room for reports that it could not send.
+        Client => "client",
     }
 }
 
@@ -125,6 +162,8 @@ pub struct EventCounters {
     rejected: [AtomicU64; Rejection::ALL.len()],
     lost: [AtomicU64; Loss::ALL.len()],
     connections: [AtomicU64; ConnectionLayout::ALL.len()],
+    omitted: [AtomicU64; Omission::ALL.len()],
+    ring_connections: AtomicU64,
 }
 
 impl Default for EventCounters {
@@ -134,6 +173,8 @@ impl Default for EventCounters {
             rejected: [const { AtomicU64::new(0) }; _],
             lost: [const { AtomicU64::new(0) }; _],
             connections: [const { AtomicU64::new(0) }; _],
+            omitted: [const { AtomicU64::new(0) }; _],
+            ring_connections: AtomicU64::new(0),
         }
     }
 }
@@ -151,7 +192,17 @@ impl EventCounters {
 
     /// Counts a loss.
     pub fn lose(&self, loss: Loss) {
-        self.lost[loss as usize].fetch_add(1, Relaxed);
+        self.lose_many(loss, 1);
+    }
+
+    /// Counts as many losses as a peer claims, up to more than it can have meant.
+    pub fn lose_many(&self, loss: Loss, claimed: u64) {
+        self.lost[loss as usize].fetch_add(claimed.min(CLAIMED_LOSS_MAX), Relaxed);
+    }
+
+    /// Counts spans that are not made.
+    pub fn omit(&self, omission: Omission, spans: u64) {
+        self.omitted[omission as usize].fetch_add(spans, Relaxed);
     }
 
     /// A connection was opened.
@@ -164,12 +215,24 @@ impl EventCounters {
         self.connections[layout as usize].fetch_sub(1, Relaxed);
     }
 
+    /// A connection's reports come through rings from now on.
+    pub fn connect_ring(&self) {
+        self.ring_connections.fetch_add(1, Relaxed);
+    }
+
+    /// Such a connection was closed.
+    pub fn disconnect_ring(&self) {
+        self.ring_connections.fetch_sub(1, Relaxed);
+    }
+
     pub(super) fn snapshot(&self) -> EventSnapshot {
         EventSnapshot {
             events: rows(Event::ALL, &self.events, Event::name),
             rejected: rows(Rejection::ALL, &self.rejected, Rejection::name),
             lost: rows(Loss::ALL, &self.lost, Loss::name),
             connections: rows(ConnectionLayout::ALL, &self.connections, ConnectionLayout::name),
+            omitted: rows(Omission::ALL, &self.omitted, Omission::name),
+            ring_connections: [(ConnectionLayout::Bytes144.name(), self.ring_connections.load(Relaxed))],
         }
     }
 }
@@ -187,6 +250,10 @@ pub struct EventSnapshot {
     pub rejected: Vec<(&'static str, u64)>,
     /// Losses by reason.
     pub lost: Vec<(&'static str, u64)>,
-    /// Open connections by layout.
+    /// Open connections whose reports come over the socket, by layout.
     pub connections: Vec<(&'static str, u64)>,
+    /// Spans that were not made, by reason; empty where nobody wants spans.
+    pub omitted: Vec<(&'static str, u64)>,
+    /// Open connections whose reports come through rings, by layout: only the largest frame can ask for them.
+    pub ring_connections: [(&'static str, u64); 1],
 }

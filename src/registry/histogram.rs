@@ -39,6 +39,11 @@ impl Scale {
         }
     }
 
+    /// The exponent of the bucket that a number of bytes or nanoseconds falls into.
+    pub(super) fn exponent_of(self, value: u64) -> i32 {
+        self.exponent(self.bucket(value))
+    }
+
     fn exponent(self, bucket: usize) -> i32 {
         // A bucket's number is at most 64.
         let exponent = i32::try_from(bucket).unwrap_or(i32::MAX);
@@ -134,6 +139,11 @@ pub struct HistogramSnapshot {
 }
 
 impl HistogramSnapshot {
+    /// What it counts in.
+    pub fn scale(&self) -> Scale {
+        self.scale
+    }
+
     /// The number of observations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
@@ -144,6 +154,15 @@ impl HistogramSnapshot {
         match self.scale {
             Scale::Bytes => self.sum as f64,
             Scale::Seconds => self.sum as f64 / NANOSECONDS_PER_SECOND,
+        }
+    }
+
+    /// What has been observed since an earlier snapshot of the same histogram.
+    pub fn since(&self, earlier: &HistogramSnapshot) -> HistogramSnapshot {
+        HistogramSnapshot {
+            scale: self.scale,
+            buckets: std::array::from_fn(|index| self.buckets[index].saturating_sub(earlier.buckets[index])),
+            sum: self.sum.wrapping_sub(earlier.sum),
         }
     }
 
@@ -158,14 +177,14 @@ impl HistogramSnapshot {
     }
 
     /// The classic buckets: (upper bound in bytes or seconds, number of observations at or below it).
-    pub fn classic(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
-        self.scale.classic_exponents().iter().map(|&exponent| {
-            let below = self
-                .buckets
-                .iter()
-                .enumerate()
-                .filter(|(bucket, _)| self.scale.exponent(*bucket) <= exponent);
-            (2f64.powi(exponent), below.map(|(_, count)| count).sum())
+    pub fn classic(&self) -> impl ExactSizeIterator<Item = (f64, u64)> + '_ {
+        let (mut bucket, mut below) = (0, 0);
+        self.scale.classic_exponents().iter().map(move |&exponent| {
+            while bucket < BUCKETS && self.scale.exponent(bucket) <= exponent {
+                below += self.buckets[bucket];
+                bucket += 1;
+            }
+            (2f64.powi(exponent), below)
         })
     }
 }

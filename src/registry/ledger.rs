@@ -11,8 +11,11 @@ use parking_lot::MutexGuard;
 
 use super::buffers::{Buffers, List, Record};
 use super::device::{Device, DeviceMemory};
+use super::feed::{AllocationFailure, Ending, Occurrence};
 use super::histogram::{Observations, Scale};
-use super::{Cell, Counters, MemoryType, Process, Registry};
+use super::process::TraceContext;
+use super::telling::{End, Release, Telling};
+use super::{Cell, Counters, KernelKind, KernelTally, MemoryType, Orphaned, Process, Registry};
 
 /// The largest buffer that is believed: a tebibyte is more than any card or host of this field has.
 pub const BUFFER_BYTES_MAX: u64 = 1 << 40;
@@ -38,6 +41,8 @@ pub enum Refusal {
     ProcessEnded,
     /// The process has as many live buffers as one process may have.
     TooManyBuffers,
+    /// Spans of the process are already in another trace.
+    OtherTrace,
 }
 
 /// What an allocation report came to.
@@ -76,8 +81,9 @@ impl LedgerCell {
         self.counters.peak_bytes = self.counters.peak_bytes.max(usage);
     }
 
-    fn publish(&mut self, oldest_ns: Option<u64>) {
+    fn publish(&mut self, oldest_ns: Option<u64>, now_ns: u64) {
         self.counters.oldest_ns_plus_one = oldest_ns.map_or(0, |ns| ns.saturating_add(1));
+        self.counters.hold(self.published_usage_bytes, now_ns);
         let usage = self.counters.usage_bytes();
         self.memory().shift(self.published_usage_bytes, self.crest_bytes, usage);
         self.published_usage_bytes = usage;
@@ -85,41 +91,6 @@ impl LedgerCell {
         self.is_dirty = false;
         self.readers.publish(&self.counters);
     }
-}
-
-/// What a kernel is loaded for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum KernelKind {
-    /// A program's own.
-    Application,
-    /// Routing between chips.
-    Fabric,
-    /// Feeding programs to the cores.
-    Dispatch,
-}
-
-impl KernelKind {
-    const COUNT: usize = 3;
-    const ALL: [KernelKind; Self::COUNT] =
-        [KernelKind::Application, KernelKind::Fabric, KernelKind::Dispatch];
-
-    /// Its name in the log.
-    pub const fn name(self) -> &'static str {
-        match self {
-            KernelKind::Application => "application",
-            KernelKind::Fabric => "fabric",
-            KernelKind::Dispatch => "dispatch",
-        }
-    }
-}
-
-/// Kernel code of one kind on one device.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct KernelTally {
-    /// Kernels loaded and not unloaded.
-    pub kernels: u64,
-    /// Their bytes.
-    pub bytes: u64,
 }
 
 /// Observations about one cell that its device does not know yet. A run of messages is mostly about one cell, so one is enough.
@@ -148,10 +119,16 @@ pub(super) struct Ledger {
     noted: Noted,
     /// Where a region says 0 and nothing has been reported: no cell is made for it until there is something to compare.
     empty_in_region: Vec<(u16, MemoryType)>,
+    /// What is worth telling; `None` where nobody listens.
+    telling: Option<Box<Telling>>,
     has_ended: bool,
 }
 
 impl Ledger {
+    pub(super) fn new(telling: Option<Telling>) -> Self {
+        Self { telling: telling.map(Box::new), ..Self::default() }
+    }
+
     fn existing_cell(&self, device: u16, memory_type: MemoryType) -> Option<u16> {
         let cell = self.cell_by_device.get(usize::from(device))?[memory_type.index()];
         (cell != NO_CELL).then_some(cell)
@@ -183,12 +160,12 @@ impl Ledger {
         }
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self, now_ns: u64) {
         self.observe();
         for cell in self.dirty.drain(..) {
             let cell = &mut self.cells[usize::from(cell)];
             let oldest_ns = self.buffers.oldest(&cell.buffers).map(|record| record.allocated_ns);
-            cell.publish(oldest_ns);
+            cell.publish(oldest_ns, now_ns);
         }
     }
 
@@ -213,7 +190,7 @@ impl Ledger {
 /// Changes to one process's ledger, which readers see when the batch is dropped or [`Batch::publish`]ed.
 pub struct Batch<'a> {
     registry: &'a Registry,
-    process: &'a Process,
+    process: &'a Arc<Process>,
     ledger: MutexGuard<'a, Ledger>,
     now_ns: u64,
     /// Searches for buffers on other devices than the one that was named.
@@ -221,7 +198,7 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(registry: &'a Registry, process: &'a Process, now_ns: u64) -> Self {
+    pub(super) fn new(registry: &'a Registry, process: &'a Arc<Process>, now_ns: u64) -> Self {
         Self { registry, process, ledger: process.ledger(), now_ns, searches: 0 }
     }
 
@@ -244,7 +221,7 @@ impl<'a> Batch<'a> {
                 self.ledger.buffers.add_reference(slot);
                 return Ok(Allocated::Referenced);
             }
-            self.release(slot);
+            self.release(slot, End::Replaced);
             outcome = Allocated::Replaced;
         } else if self.ledger.buffers.len() >= PROCESS_BUFFERS_MAX {
             return Err(Refusal::TooManyBuffers);
@@ -254,6 +231,9 @@ impl<'a> Batch<'a> {
         let ledger = &mut *self.ledger;
         let list = &mut ledger.cells[usize::from(cell)].buffers;
         ledger.buffers.insert(list, device, cell, id, size_bytes, self.now_ns);
+        if let Some(telling) = &mut ledger.telling {
+            telling.allocate(cell, device, memory_type, size_bytes, self.now_ns);
+        }
         Ok(outcome)
     }
 
@@ -265,7 +245,7 @@ impl<'a> Batch<'a> {
             None => self.find_elsewhere(device, id)?,
         };
         if self.ledger.buffers.remove_reference(slot) {
-            self.release(slot);
+            self.release(slot, End::Freed);
         }
         Ok(())
     }
@@ -348,6 +328,48 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// The process asked for memory and did not get it. It holds what it held before.
+    pub fn fail(&mut self, failure: AllocationFailure) -> Result<(), Refusal> {
+        self.check_alive()?;
+        check_size(failure.requested_bytes)?;
+        self.cell(failure.device, failure.memory_type);
+        self.registry.device(failure.device).memory(failure.memory_type).fail(&failure);
+        self.registry.tell(|| Occurrence::Failed(Arc::clone(self.process), failure));
+        Ok(())
+    }
+
+    /// The process belongs to a trace of somebody else.
+    pub fn join_trace(&mut self, context: TraceContext) -> Result<(), Refusal> {
+        self.check_alive()?;
+        if self.process.join_trace(context) { Ok(()) } else { Err(Refusal::OtherTrace) }
+    }
+
+    /// Closes a burst of allocations to which nothing has been added for a while.
+    pub(super) fn settle(&mut self) {
+        if let Some(telling) = &mut self.ledger.telling {
+            telling.settle(self.now_ns);
+        }
+    }
+
+    /// What the process holds will be reported once more: ends all that has been reported so far.
+    pub fn forget(&mut self) {
+        let Ledger { buffers, cells, telling, .. } = &mut *self.ledger;
+        for (index, cell) in cells.iter().enumerate() {
+            let Some(telling) = telling.as_mut() else { break };
+            for record in buffers.iter(&cell.buffers) {
+                telling.release(index as u16, record.size_bytes, record.allocated_ns, self.now_ns, || {
+                    let release = release_of(record, cell.memory_type, self.now_ns);
+                    Release { end: End::Replaced, ..release }
+                });
+            }
+        }
+        for cell in 0..self.ledger.cells.len() as u16 {
+            self.end_reported(cell);
+        }
+        self.ledger.buffers.clear();
+        self.ledger.kernels.clear();
+    }
+
     /// How many searches frees with a wrong device have cost since this was last asked.
     pub fn take_searches(&mut self) -> u32 {
         std::mem::take(&mut self.searches)
@@ -355,7 +377,15 @@ impl<'a> Batch<'a> {
 
     /// Shows readers all that the batch has changed so far.
     pub fn publish(&mut self) {
-        self.ledger.publish();
+        self.ledger.publish(self.now_ns);
+        self.tell();
+    }
+
+    /// Hands over what has been found worth telling.
+    fn tell(&mut self) {
+        if let Some(telling) = self.ledger.telling.as_mut().filter(|telling| telling.has_news()) {
+            self.registry.tell_of(self.process, telling);
+        }
     }
 
     /// The process is gone: reclaims all that it held. Further changes are refused. False if that was known already.
@@ -363,26 +393,52 @@ impl<'a> Batch<'a> {
         if self.ledger.has_ended {
             return false;
         }
+        self.tell_end();
         for cell in 0..self.ledger.cells.len() as u16 {
-            let ledger = &mut *self.ledger;
-            let touched = ledger.touch(cell);
-            let list = std::mem::take(&mut touched.buffers);
-            let counters = &mut touched.counters;
-            let (bytes, buffers) = (counters.reported_bytes, counters.buffers);
+            let (bytes, buffers) = self.end_reported(cell);
+            let counters = &mut self.ledger.touch(cell).counters;
             counters.orphaned_buffers += buffers;
             counters.orphaned_bytes = counters.orphaned_bytes.wrapping_add(bytes);
             counters.region_bytes = 0;
             counters.is_in_region = 0;
-            ledger.noted(cell);
-            for record in ledger.buffers.iter(&list) {
-                ledger.noted.lifetimes.note(self.now_ns.saturating_sub(record.allocated_ns));
-            }
-            self.shrink(cell, bytes, buffers);
         }
         self.ledger.buffers.clear();
         self.ledger.kernels.clear();
         self.ledger.has_ended = true;
         true
+    }
+
+    /// Tells of the end and of what the process still holds.
+    fn tell_end(&mut self) {
+        let Ledger { buffers, cells, telling, .. } = &mut *self.ledger;
+        let Some(telling) = telling else { return };
+        let held = cells.iter().flat_map(|cell| {
+            buffers.iter(&cell.buffers).map(|record| release_of(record, cell.memory_type, self.now_ns))
+        });
+        let orphans = telling.end(held.map(|release| Release { end: End::ProcessExit, ..release }));
+        let bursts = telling.take_unfinished(self.now_ns);
+        let sums = cells.iter().map(|cell| &cell.counters);
+        let orphaned = sums.fold(Orphaned::default(), |sum, counters| Orphaned {
+            buffers: sum.buffers + counters.buffers,
+            bytes: sum.bytes + counters.reported_bytes,
+        });
+        self.registry.tell_of(self.process, telling);
+        let ending = Ending { at_ns: self.now_ns, orphaned, orphans, bursts };
+        self.registry.tell(|| Occurrence::Ended(Arc::clone(self.process), Box::new(ending)));
+    }
+
+    /// Ends all that has been reported in a cell, and gives its bytes and buffers. The buffers' records are for the caller to clear.
+    fn end_reported(&mut self, cell: u16) -> (u64, u64) {
+        let ledger = &mut *self.ledger;
+        let touched = ledger.touch(cell);
+        let list = std::mem::take(&mut touched.buffers);
+        let (bytes, buffers) = (touched.counters.reported_bytes, touched.counters.buffers);
+        ledger.noted(cell);
+        for record in ledger.buffers.iter(&list) {
+            ledger.noted.lifetimes.note(self.now_ns.saturating_sub(record.allocated_ns));
+        }
+        self.shrink(cell, bytes, buffers);
+        (bytes, buffers)
     }
 
     fn check_alive(&self) -> Result<(), Refusal> {
@@ -408,11 +464,17 @@ impl<'a> Batch<'a> {
     }
 
     /// Ends a buffer whatever its references.
-    fn release(&mut self, slot: super::buffers::Slot) {
+    fn release(&mut self, slot: super::buffers::Slot, end: End) {
         let cell = self.ledger.buffers.get(slot).cell;
         let ledger = &mut *self.ledger;
         let record = ledger.buffers.remove(&mut ledger.cells[usize::from(cell)].buffers, slot);
         ledger.noted(cell).lifetimes.note(self.now_ns.saturating_sub(record.allocated_ns));
+        if let Some(telling) = &mut ledger.telling {
+            telling.release(cell, record.size_bytes, record.allocated_ns, self.now_ns, || Release {
+                end,
+                ..release_of(&record, ledger.cells[usize::from(cell)].memory_type, self.now_ns)
+            });
+        }
         self.shrink(cell, record.size_bytes, 1);
     }
 
@@ -480,7 +542,20 @@ impl<'a> Batch<'a> {
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        self.ledger.publish();
+        self.publish();
+    }
+}
+
+/// A record as one that was freed now.
+fn release_of(record: &Record, memory_type: MemoryType, now_ns: u64) -> Release {
+    Release {
+        id: record.id,
+        size_bytes: record.size_bytes,
+        allocated_ns: record.allocated_ns,
+        released_ns: now_ns,
+        device: record.device,
+        memory_type,
+        end: End::Freed,
     }
 }
 

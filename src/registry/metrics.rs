@@ -4,7 +4,8 @@
 //! from in a [`Snapshot`]. Adding a metric is adding a row here, and the increment that feeds it.
 
 use super::{
-    DeviceSnapshot, HistogramSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot,
+    ContainerMemory, DeviceSnapshot, Exemplar, FailureReason, HistogramSnapshot, MemorySnapshot,
+    ProcessMemory, ProcessSnapshot, Reported, Snapshot,
 };
 
 /// One metric family.
@@ -67,8 +68,12 @@ pub type Rows<'a> = &'a [(&'static str, u64)];
 pub enum Samples {
     /// Per device and memory type.
     Memory(fn(&MemorySnapshot) -> Option<Value>),
+    /// The same for a counter of allocations, with what one of them added to it: the last one with a span is its exemplar.
+    Allocations(fn(&MemorySnapshot) -> Option<Value>, fn(&Exemplar) -> f64),
     /// Per device and memory type, a distribution.
     MemoryHistogram(fn(&MemorySnapshot) -> Option<&HistogramSnapshot>),
+    /// Per device, memory type and reason of a failure.
+    Failures(fn(&MemorySnapshot) -> Option<[u64; FailureReason::ALL.len()]>),
     /// Per device, memory type and other source.
     Drift(fn(&MemorySnapshot) -> Option<Value>),
     /// Per device.
@@ -85,18 +90,24 @@ pub enum Samples {
     Suppressed,
     /// Per device and memory type: what those processes hold.
     SuppressedMemory,
+    /// Per container, device and memory type.
+    ContainerMemory(fn(&ContainerMemory) -> Option<Value>),
     /// One label with a fixed set of values.
     Rows(fn(&Snapshot) -> Rows<'_>),
-    /// Open connections: one row for each layout, over one transport.
-    Connections(fn(&Snapshot) -> Rows<'_>),
+    /// Open connections: one row for each layout, over each transport.
+    Connections(&'static [Transport]),
     /// The number of series of each scope in the same exposition: known only to the encoder.
     Series,
     /// About the daemon itself, which keeps the value outside the registry.
     Daemon,
 }
 
+/// A way in which reports come, and the rows of the connections that use it.
+pub type Transport = (&'static str, fn(&Snapshot) -> Rows<'_>);
+
 const D: &[&str] = &["device", "memory_type"];
 const P: &[&str] = &["device", "memory_type", "pid", "process"];
+const K: &[&str] = &["device", "memory_type", "k8s_namespace_name", "k8s_pod_name", "k8s_container_name"];
 
 /// The name of a metric that the daemon keeps itself.
 pub mod daemon {
@@ -108,6 +119,16 @@ pub mod daemon {
     pub const RELOAD_SUCCESSFUL: &str = "ttmem_config_last_reload_successful";
     /// When a reload last worked.
     pub const RELOAD_TIME: &str = "ttmem_config_last_reload_success_timestamp_seconds";
+    /// What a collector has accepted.
+    pub const OTLP_EXPORTED: &str = "ttmem_otlp_exported_total";
+    /// What no collector will see.
+    pub const OTLP_DROPPED: &str = "ttmem_otlp_dropped_total";
+    /// Requests that failed.
+    pub const OTLP_FAILURES: &str = "ttmem_otlp_export_failures_total";
+    /// What waits or is on its way.
+    pub const OTLP_QUEUE_ITEMS: &str = "ttmem_otlp_queue_items";
+    /// The memory that it takes.
+    pub const OTLP_QUEUE_BYTES: &str = "ttmem_otlp_queue_bytes";
 }
 
 /// Every metric, in the order of the exposition.
@@ -127,7 +148,7 @@ pub const METRICS: &[Metric] = &[
         unit: "1",
         labels: &["device", "arch", "board", "asic_id", "pci_bus_id", "capacity_source"],
         help: "What is known about a device; a label is empty where nothing tells.",
-        opentelemetry: None,
+        opentelemetry: Some("tenstorrent.device.info"),
         samples: Samples::DeviceInfo,
     },
     Metric {
@@ -158,6 +179,15 @@ pub const METRICS: &[Metric] = &[
         samples: Samples::Memory(|memory| Some(Value::Unsigned(memory.peak_bytes))),
     },
     Metric {
+        name: "ttmem_device_memory_largest_free_block_bytes",
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: D,
+        help: "Largest free block when an allocation last failed; absent until a client reports a failure.",
+        opentelemetry: Some("tenstorrent.memory.largest_free_block"),
+        samples: Samples::Memory(|memory| memory.largest_free_block_bytes.map(Value::Unsigned)),
+    },
+    Metric {
         name: "ttmem_device_buffers",
         kind: Kind::Gauge,
         unit: "{buffer}",
@@ -173,7 +203,10 @@ pub const METRICS: &[Metric] = &[
         labels: D,
         help: "Bytes allocated on a device so far.",
         opentelemetry: Some("tenstorrent.memory.allocated"),
-        samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.allocated_bytes)),
+        samples: Samples::Allocations(
+            |memory| reported(memory, |reported| reported.counters.allocated_bytes),
+            |buffer| buffer.size_bytes as f64,
+        ),
     },
     Metric {
         name: "ttmem_device_freed_bytes_total",
@@ -191,7 +224,10 @@ pub const METRICS: &[Metric] = &[
         labels: D,
         help: "Buffers allocated on a device so far.",
         opentelemetry: Some("tenstorrent.memory.allocations"),
-        samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.allocations)),
+        samples: Samples::Allocations(
+            |memory| reported(memory, |reported| reported.counters.allocations),
+            |_| 1.0,
+        ),
     },
     Metric {
         name: "ttmem_device_frees_total",
@@ -201,6 +237,15 @@ pub const METRICS: &[Metric] = &[
         help: "Buffers released on a device so far, reclaimed ones included.",
         opentelemetry: Some("tenstorrent.memory.frees"),
         samples: Samples::Memory(|memory| reported(memory, |reported| reported.counters.frees)),
+    },
+    Metric {
+        name: "ttmem_device_allocation_failures_total",
+        kind: Kind::Counter,
+        unit: "{failure}",
+        labels: &["device", "memory_type", "reason"],
+        help: "Allocations that clients report to have failed so far: exhausted, or fragmented where enough was free in total.",
+        opentelemetry: Some("tenstorrent.memory.allocation.failures"),
+        samples: Samples::Failures(|memory| memory.reported.is_some().then_some(memory.failures)),
     },
     Metric {
         name: "ttmem_buffer_size_bytes",
@@ -318,9 +363,19 @@ pub const METRICS: &[Metric] = &[
         name: "ttmem_process_info",
         kind: Kind::Gauge,
         unit: "1",
-        labels: &["pid", "process", "user", "source"],
-        help: "What is known about a process; source is how it was first heard of.",
-        opentelemetry: None,
+        labels: &[
+            "pid",
+            "process",
+            "user",
+            "source",
+            "k8s_namespace_name",
+            "k8s_pod_name",
+            "k8s_container_name",
+            "k8s_pod_uid",
+            "container_id",
+        ],
+        help: "What is known about a process; source is how it was first heard of, and a label is empty where nothing tells.",
+        opentelemetry: Some("tenstorrent.process.info"),
         samples: Samples::ProcessInfo,
     },
     Metric {
@@ -338,7 +393,7 @@ pub const METRICS: &[Metric] = &[
         unit: "{process}",
         labels: &["device"],
         help: "Processes on a device beyond the number that have series of their own.",
-        opentelemetry: None,
+        opentelemetry: Some("tenstorrent.process.suppressed"),
         samples: Samples::Suppressed,
     },
     Metric {
@@ -347,8 +402,26 @@ pub const METRICS: &[Metric] = &[
         unit: "By",
         labels: D,
         help: "Memory held by the processes that have no series of their own; absent where all have.",
-        opentelemetry: None,
+        opentelemetry: Some("tenstorrent.process.suppressed.memory.usage"),
         samples: Samples::SuppressedMemory,
+    },
+    Metric {
+        name: "ttmem_container_memory_usage_bytes",
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: K,
+        help: "Memory that the processes of a container hold on a device; containers without names are summed.",
+        opentelemetry: Some("tenstorrent.container.memory.usage"),
+        samples: Samples::ContainerMemory(|memory| memory.usage_bytes.map(Value::Unsigned)),
+    },
+    Metric {
+        name: "ttmem_container_memory_byte_seconds_total",
+        kind: Kind::Counter,
+        unit: "By.s",
+        labels: K,
+        help: "Memory that a container has held on a device times the seconds for which it did, ended processes included.",
+        opentelemetry: Some("tenstorrent.container.memory.time"),
+        samples: Samples::ContainerMemory(|memory| memory.byte_seconds.map(Value::Float)),
     },
     Metric {
         name: "ttmem_events_total",
@@ -378,13 +451,25 @@ pub const METRICS: &[Metric] = &[
         samples: Samples::Rows(|snapshot| &snapshot.events.lost),
     },
     Metric {
+        name: "ttmem_spans_omitted_total",
+        kind: Kind::Counter,
+        unit: "{span}",
+        labels: &["reason"],
+        help: "Spans that were not made: small, short, rate by the policy; burst, orphans where one span tells of many; queue for lack of room.",
+        opentelemetry: Some("tenstorrent.spans.omitted"),
+        samples: Samples::Rows(|snapshot| &snapshot.events.omitted),
+    },
+    Metric {
         name: "ttmem_client_connections",
         kind: Kind::Gauge,
         unit: "{connection}",
         labels: &["transport", "layout"],
-        help: "Open connections of clients, by the frame size they speak.",
+        help: "Open connections of clients, by how reports come and by the frame size they speak.",
         opentelemetry: Some("tenstorrent.client.count"),
-        samples: Samples::Connections(|snapshot| &snapshot.events.connections),
+        samples: Samples::Connections(&[
+            ("socket", |snapshot| &snapshot.events.connections),
+            ("ring", |snapshot| &snapshot.events.ring_connections),
+        ]),
     },
     Metric {
         name: "ttmem_series",
@@ -419,6 +504,51 @@ pub const METRICS: &[Metric] = &[
         unit: "s",
         labels: &[],
         help: "Time since the epoch at which a configuration was last accepted.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::OTLP_EXPORTED,
+        kind: Kind::Counter,
+        unit: "{item}",
+        labels: &["signal"],
+        help: "Spans, data points and log records that the collector has accepted; absent while OTLP is off.",
+        opentelemetry: Some("otel.sdk.exporter.{item}.exported"),
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::OTLP_DROPPED,
+        kind: Kind::Counter,
+        unit: "{item}",
+        labels: &["signal", "reason"],
+        help: "Spans, data points and log records that were given up; absent while OTLP is off.",
+        opentelemetry: Some("otel.sdk.exporter.{item}.exported"),
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::OTLP_FAILURES,
+        kind: Kind::Counter,
+        unit: "{request}",
+        labels: &["signal", "reason"],
+        help: "Requests that failed; most are tried again. Absent while OTLP is off.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::OTLP_QUEUE_ITEMS,
+        kind: Kind::Gauge,
+        unit: "{item}",
+        labels: &["signal"],
+        help: "Spans, data points and log records that wait or are on their way; absent while OTLP is off.",
+        opentelemetry: Some("otel.sdk.exporter.{item}.inflight"),
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::OTLP_QUEUE_BYTES,
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: &["signal"],
+        help: "Memory that they take, estimated; absent while OTLP is off.",
         opentelemetry: None,
         samples: Samples::Daemon,
     },
@@ -460,7 +590,26 @@ mod tests {
             let _ = writeln!(text, "| `{name}` | {kind} | {unit} | {labels} | {help} | {opentelemetry} |");
         }
         text.push_str(
-            "\nBeside them stand the `process_*` metrics of the daemon itself, as every exporter has them.\n",
+            "\nBeside them stand the `process_*` metrics of the daemon itself, as every exporter has them.\n\n\
+             ## Over OTLP\n\n\
+             The last column's names, with the same labels as attributes; a metric without one is not exported. `{item}` is span,\n\
+             metric_data_point or log, in place of the label `signal`. Counters are monotonic sums; gauges are gauges, but for\n\
+             `hw.gpu.memory.limit` and `hw.gpu.memory.usage`, which the conventions have as counters that go up and down; histograms are\n\
+             exponential ones of scale 0, or have the bounds of /metrics. Only over OTLP there is `hw.gpu.memory.utilization`, usage divided by\n\
+             limit. The daemon's own `process.cpu.time`, `process.memory.usage`, `process.memory.virtual`,\n\
+             `process.unix.file_descriptor.count` and `process.thread.count` stand for its `process_*` metrics.\n\n\
+             | Label | Attribute |\n|---|---|\n\
+             | `device` | `hw.id`, and `hw.type` = gpu |\n\
+             | `board` | `hw.model`, and `hw.vendor` = Tenstorrent |\n\
+             | `asic_id` | `hw.serial_number` |\n\
+             | `memory_type` | `tenstorrent.memory.type` |\n\
+             | `pid` | `process.pid` |\n\
+             | `process` | `process.executable.name` |\n\
+             | `user` | `process.owner` |\n\
+             | `reason` | `error.type` |\n\
+             | `container_id` | `container.id` |\n\
+             | `k8s_pod_name` and the like | `k8s.pod.name` and the like |\n\
+             | any other | `tenstorrent.` and the label, with dots for underscores |\n",
         );
         text
     }
@@ -487,8 +636,10 @@ mod tests {
                 "{name}: _total is for counters, and only for them"
             );
             let base = name.trim_end_matches("_total");
-            assert_eq!(base.ends_with("_bytes"), *unit == "By", "{name}: the unit is in the name");
-            assert_eq!(base.ends_with("_seconds"), *unit == "s", "{name}: the unit is in the name");
+            let units = [("_byte_seconds", "By.s"), ("_bytes", "By"), ("_seconds", "s")];
+            let named = units.iter().find(|(suffix, _)| base.ends_with(suffix)).map(|(_, unit)| *unit);
+            let is_named = units.iter().any(|(_, known)| known == unit);
+            assert_eq!(named, is_named.then_some(*unit), "{name}: the unit is in the name");
             assert!(
                 help.ends_with('.') && !help.contains('\n') && !help.contains('|'),
                 "{name}: help is a sentence"

@@ -5,13 +5,20 @@
 mod memory_type;
 
 mod events;
+mod exemplars;
 mod histogram;
 
 mod buffers;
 mod cell;
+mod container;
 mod device;
+mod index;
+mod kernel;
 mod ledger;
 mod process;
+
+mod feed;
+mod telling;
 
 mod listing;
 pub mod metrics;
@@ -24,20 +31,28 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use container::EndedContainers;
+use feed::Feed;
 use parking_lot::Mutex;
+use telling::Telling;
 
 pub use cell::{Cell, Counters};
+pub use container::{Container, ContainerMemory, ContainerNames, ContainerSnapshot};
 pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Untracked, UntrackedProcess};
-pub use events::{ConnectionLayout, Event, EventCounters, EventSnapshot, Loss, Rejection};
+pub use events::{ConnectionLayout, Event, EventCounters, EventSnapshot, Loss, Omission, Rejection};
+pub use exemplars::{Exemplar, Exemplars, PlaceExemplars};
+pub use feed::{AllocationFailure, Ending, FEED_OCCURRENCES_MAX, FailureReason, Occurrence, RejectedPeer};
 pub use histogram::{HistogramSnapshot, Scale};
-pub use ledger::{
-    Allocated, BUFFER_BYTES_MAX, Batch, CELL_BYTES_MAX, KernelKind, KernelTally, PROCESS_BUFFERS_MAX, Refusal,
-};
+pub use kernel::{KernelKind, KernelTally};
+pub use ledger::{Allocated, BUFFER_BYTES_MAX, Batch, CELL_BYTES_MAX, PROCESS_BUFFERS_MAX, Refusal};
 pub use listing::{BufferFilter, BufferPage, BufferSnapshot, Cursor};
 pub use memory_type::MemoryType;
-pub use process::{Identity, Process, ProcessInfo, Source};
+pub use process::{Identity, Process, ProcessInfo, Rendering, Source, TraceContext};
 pub use snapshot::{
     DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot, Time,
+};
+pub use telling::{
+    BurstAllocated, BurstHeld, BurstPart, End, FeedPolicy, ORPHANS_TOLD_MAX, Orphans, Release,
 };
 
 /// Counters of processes that are no longer shown, by device and memory type.
@@ -49,6 +64,7 @@ type Retired = BTreeMap<(u16, MemoryType), Counters>;
 struct World {
     processes: Vec<Arc<Process>>,
     retired: Arc<Retired>,
+    ended_containers: Arc<EndedContainers>,
 }
 
 /// Everything the daemon knows.
@@ -58,6 +74,9 @@ pub struct Registry {
     /// Serialises changes to `world`, and finds a process by who it is.
     births: Mutex<Births>,
     events: EventCounters,
+    /// Whom to tell, and of what.
+    feed: Option<(Feed, FeedPolicy)>,
+    exemplars: ArcSwap<Exemplars>,
     started_ns: u64,
 }
 
@@ -75,8 +94,16 @@ impl Registry {
             world: ArcSwap::default(),
             births: Mutex::default(),
             events: EventCounters::default(),
+            feed: None,
+            exemplars: ArcSwap::default(),
             started_ns,
         }
+    }
+
+    /// The same, with somebody who wants to hear what happens.
+    #[must_use]
+    pub fn told(self, policy: FeedPolicy) -> Self {
+        Self { feed: Some((Feed::new(), policy)), ..self }
     }
 
     /// The device of that index, below [`DEVICES_MAX`]; it is known from now on.
@@ -101,7 +128,8 @@ impl Registry {
             return Arc::clone(process);
         }
         births.count += 1;
-        let process = Arc::new(Process::new(identity, info, births.count, now_ns));
+        let telling = self.feed.as_ref().map(|(_, policy)| Telling::new(*policy));
+        let process = Arc::new(Process::new(identity, info, births.count, now_ns, telling));
         births.known.insert(identity, Arc::clone(&process));
         // An ended process of the same pid would have the same labels, and a scrape may not say two things of one series.
         self.change_world(
@@ -113,12 +141,12 @@ impl Registry {
     }
 
     /// Starts changes to what a process holds. Other batches of the same process wait until this one is dropped.
-    pub fn batch<'a>(&'a self, process: &'a Process, now_ns: u64) -> Batch<'a> {
+    pub fn batch<'a>(&'a self, process: &'a Arc<Process>, now_ns: u64) -> Batch<'a> {
         Batch::new(self, process, now_ns)
     }
 
     /// The process is gone: reclaims what it held, as orphaned. Gives the number of buffers and bytes.
-    pub fn end(&self, process: &Process, now_ns: u64) -> Orphaned {
+    pub fn end(&self, process: &Arc<Process>, now_ns: u64) -> Orphaned {
         if !self.batch(process, now_ns).end() {
             return Orphaned::default();
         }
@@ -152,14 +180,24 @@ impl Registry {
             world.processes.iter().cloned().partition(|process| is_due(process));
         processes.extend(born.cloned());
         let mut retired = Arc::clone(&world.retired);
+        let mut ended_containers = Arc::clone(&world.ended_containers);
         for process in &due {
             births.known.remove(&process.identity());
             for cell in process.cells().iter() {
                 let sums = Arc::make_mut(&mut retired);
                 sums.entry((cell.device(), cell.memory_type())).or_default().absorb(&cell.read());
             }
+            if let Some(container) = &process.info().container {
+                let cells = process.cells();
+                let places = cells.iter().map(|cell| (cell.device(), cell.memory_type(), cell.read()));
+                Arc::make_mut(&mut ended_containers).absorb(container, process.first_seen_ns(), places);
+            }
         }
-        self.world.store(Arc::new(World { processes, retired }));
+        if due.iter().any(|process| process.info().container.is_some()) {
+            let living = processes.iter().filter_map(|process| process.info().container.as_deref());
+            Arc::make_mut(&mut ended_containers).forget(living);
+        }
+        self.world.store(Arc::new(World { processes, retired, ended_containers }));
     }
 
     /// The counters of what has come in.
@@ -170,6 +208,80 @@ impl Registry {
     /// Everything, at one instant. Takes no lock that a report could wait for.
     pub fn snapshot(&self, time: Time) -> Snapshot {
         Snapshot::take(self, time)
+    }
+
+    /// Tells of something, if anybody listens.
+    pub fn tell(&self, occurrence: impl FnOnce() -> Occurrence) {
+        if let Some((feed, _)) = &self.feed {
+            feed.tell(occurrence(), &self.events);
+        }
+    }
+
+    /// Hands over what a ledger has to tell of single buffers and of bursts.
+    fn tell_of(&self, process: &Arc<Process>, telling: &mut Telling) {
+        let Some((feed, _)) = &self.feed else { return };
+        for (omission, count) in Omission::ALL.iter().zip(&mut telling.omitted) {
+            if *count > 0 {
+                self.events.omit(*omission, std::mem::take(count));
+            }
+        }
+        for burst in telling.allocated.drain(..) {
+            feed.tell(Occurrence::BurstAllocated(Arc::clone(process), Box::new(burst)), &self.events);
+        }
+        if !telling.releases.is_empty() {
+            feed.tell_released(process, telling.releases.drain(..), &self.events);
+        }
+        for burst in telling.released.drain(..) {
+            feed.tell(Occurrence::BurstReleased(Arc::clone(process), Box::new(burst)), &self.events);
+        }
+        telling.relax();
+    }
+
+    /// Takes all that there is to hear; what it is taken into keeps its room from call to call.
+    pub fn hear(&self, into: &mut Vec<Occurrence>) {
+        if let Some((feed, _)) = &self.feed {
+            feed.take(into);
+        }
+    }
+
+    /// Comes back when there is something to hear.
+    pub async fn news(&self) {
+        match &self.feed {
+            Some((feed, _)) => feed.arrival().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Closes bursts of allocations to which nothing has been added for a while, and gives the processes that live.
+    pub fn settle(&self, now_ns: u64) -> Vec<Arc<Process>> {
+        let world = self.world();
+        let living: Vec<_> = world.processes.iter().filter(|process| !process.has_ended()).cloned().collect();
+        for process in &living {
+            self.batch(process, now_ns).settle();
+        }
+        living
+    }
+
+    /// Adds exemplars whose spans a collector has.
+    pub fn exemplify(&self, exported: &[(u16, MemoryType, Exemplar)]) {
+        if exported.is_empty() {
+            return;
+        }
+        self.exemplars.rcu(|exemplars| {
+            let mut exemplars = Exemplars::clone(exemplars);
+            for (device, memory_type, exemplar) in exported {
+                exemplars.add(*device, *memory_type, *exemplar);
+            }
+            exemplars
+        });
+    }
+
+    fn event_snapshot(&self) -> EventSnapshot {
+        let mut events = self.events.snapshot();
+        if self.feed.is_none() {
+            events.omitted.clear();
+        }
+        events
     }
 
     fn world(&self) -> arc_swap::Guard<Arc<World>> {

@@ -1,13 +1,14 @@
 //! One process: who it is, and the locked and the published half of what it holds.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::ledger::Ledger;
-use super::{Cell, KernelKind, KernelTally};
+use super::telling::Telling;
+use super::{Cell, Container, KernelKind, KernelTally, ProcessMemory};
 
 /// What makes a process the same one: a pid alone is used again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -48,10 +49,36 @@ pub struct ProcessInfo {
     pub user: String,
     /// Its control group's path.
     pub cgroup: Option<String>,
+    /// The container that the control group belongs to.
+    pub container: Option<Arc<Container>>,
     /// When it started, in seconds since the epoch.
     pub start_time_seconds: Option<f64>,
     /// How it was first heard of.
     pub source: Source,
+}
+
+/// What may be kept of a process's labels, rendered for a family of formats.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rendering {
+    /// The text formats.
+    Text,
+    /// Prometheus' protobuf format.
+    Protobuf,
+}
+
+impl Rendering {
+    const COUNT: usize = 2;
+}
+
+/// A trace of somebody else that a process belongs to, as a W3C `traceparent` says it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TraceContext {
+    /// The trace's id, in the order of its hexadecimal digits.
+    pub trace_id: [u8; 16],
+    /// The parent span's id, likewise.
+    pub parent_id: [u8; 8],
+    /// The flags.
+    pub flags: u8,
 }
 
 /// A process that holds or held memory.
@@ -66,6 +93,9 @@ pub struct Process {
     cells: ArcSwap<Vec<Arc<Cell>>>,
     /// When it ended, in monotonic nanoseconds plus one; 0 while it lives.
     ended_ns_plus_one: AtomicU64,
+    rendered: [OnceLock<Box<[u8]>>; Rendering::COUNT],
+    /// Whose trace it is in: set once, by the first who says so or by the first span.
+    trace: OnceLock<Option<TraceContext>>,
 }
 
 impl std::fmt::Debug for Process {
@@ -78,15 +108,23 @@ impl std::fmt::Debug for Process {
 }
 
 impl Process {
-    pub(super) fn new(identity: Identity, info: ProcessInfo, serial: u64, first_seen_ns: u64) -> Self {
+    pub(super) fn new(
+        identity: Identity,
+        info: ProcessInfo,
+        serial: u64,
+        first_seen_ns: u64,
+        telling: Option<Telling>,
+    ) -> Self {
         Self {
             identity,
             info,
             serial,
             first_seen_ns,
-            ledger: Mutex::default(),
+            ledger: Mutex::new(Ledger::new(telling)),
             cells: ArcSwap::default(),
             ended_ns_plus_one: AtomicU64::new(0),
+            rendered: Default::default(),
+            trace: OnceLock::new(),
         }
     }
 
@@ -115,6 +153,11 @@ impl Process {
         self.ended_ns().is_some()
     }
 
+    /// What a view has made of that which never changes about it, made when it is first asked for.
+    pub fn rendered(&self, rendering: Rendering, render: impl FnOnce(&Process) -> Vec<u8>) -> &[u8] {
+        self.rendered[rendering as usize].get_or_init(|| render(self).into_boxed_slice())
+    }
+
     /// The buffers that it holds.
     pub fn buffers(&self) -> u64 {
         self.cells().iter().map(|cell| cell.read().buffers).sum()
@@ -125,8 +168,31 @@ impl Process {
         self.ledger().kernels().filter(|(_, _, tally)| tally.kernels > 0).collect()
     }
 
-    pub(super) fn serial(&self) -> u64 {
+    /// Its place in the order of first reports.
+    pub fn serial(&self) -> u64 {
         self.serial
+    }
+
+    /// The counters of what it holds, by device and memory type, as they are now.
+    pub fn memory(&self) -> Vec<ProcessMemory> {
+        let mut memory: Vec<_> = self.cells().iter().map(|cell| ProcessMemory::of(cell)).collect();
+        memory.sort_unstable_by_key(|memory| (memory.device, memory.memory_type));
+        memory
+    }
+
+    /// The trace of somebody else that it is in.
+    pub fn trace_context(&self) -> Option<TraceContext> {
+        self.trace.get().copied().flatten()
+    }
+
+    /// The same, and from now on nothing else: a span is about to say it.
+    pub fn settle_trace(&self) -> Option<TraceContext> {
+        *self.trace.get_or_init(|| None)
+    }
+
+    /// Puts it into a trace; false if it is in another one already.
+    pub(super) fn join_trace(&self, context: TraceContext) -> bool {
+        *self.trace.get_or_init(|| Some(context)) == Some(context)
     }
 
     pub(super) fn ended_ns(&self) -> Option<u64> {

@@ -6,9 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::container::{ContainerSnapshot, Containers};
 use super::device::Device;
 use super::histogram::HistogramSnapshot;
-use super::{Counters, DeviceInfo, EventSnapshot, MemoryType, Process, Registry};
+use super::{
+    Cell, Counters, DeviceInfo, EventSnapshot, Exemplars, FailureReason, MemoryType, Process, Registry,
+};
 
 /// How often the processes are read while their sum is more than was ever held at once.
 const CAPTURES_MAX: usize = 4;
@@ -26,6 +29,11 @@ impl Time {
     /// How many seconds before this instant something happened.
     pub fn seconds_since(&self, earlier_monotonic_ns: u64) -> f64 {
         self.monotonic_ns.saturating_sub(earlier_monotonic_ns) as f64 / 1e9
+    }
+
+    /// The time of day of an earlier moment, in nanoseconds since the epoch.
+    pub fn unix_ns_of(&self, earlier_monotonic_ns: u64) -> u64 {
+        self.unix_ns.saturating_sub(self.monotonic_ns.saturating_sub(earlier_monotonic_ns))
     }
 
     /// The time of day of an earlier moment, in seconds since the epoch: the same at every later instant.
@@ -46,8 +54,12 @@ pub struct Snapshot {
     pub devices: Vec<DeviceSnapshot>,
     /// Every process that holds memory or held some a short while ago, in the order of their first reports.
     pub processes: Vec<ProcessSnapshot>,
+    /// What the containers hold that those processes run in, and what containers have held whose processes are gone.
+    pub containers: Vec<ContainerSnapshot>,
     /// Messages, rejections, losses, connections.
     pub events: EventSnapshot,
+    /// Buffers whose spans a collector has.
+    pub exemplars: Arc<Exemplars>,
 }
 
 /// One device.
@@ -76,6 +88,10 @@ pub struct MemorySnapshot {
     pub peak_bytes: u64,
     /// What per-buffer reports tell; `None` where only totals are known.
     pub reported: Option<Reported>,
+    /// Allocation failures reported so far, by reason.
+    pub failures: [u64; FailureReason::ALL.len()],
+    /// The largest free block at the last failure that was reported; `None` while none has been.
+    pub largest_free_block_bytes: Option<u64>,
     /// Another source's figure minus ours, over the processes that both know.
     pub drift_bytes: Option<i64>,
 }
@@ -143,20 +159,24 @@ impl Snapshot {
 
     fn capture(registry: &Registry, time: Time) -> Snapshot {
         // Read first: what they tell of has then been done to what is read after them.
-        let events = registry.events().snapshot();
+        let events = registry.event_snapshot();
         let world = registry.world();
-        let mut sums: BTreeMap<(u16, MemoryType), Sum> = BTreeMap::new();
-        for (place, counters) in world.retired.iter() {
-            sums.entry(*place).or_default().add(counters);
+        let mut sums = Sums::default();
+        for ((device, memory_type), counters) in world.retired.iter() {
+            sums.add(*device, *memory_type, counters);
         }
         let mut users: BTreeMap<u16, u64> = BTreeMap::new();
         let mut processes = Vec::with_capacity(world.processes.len());
+        let mut containers = Containers::of(&world.ended_containers);
         for process in &world.processes {
             let has_ended = process.has_ended();
-            let mut memory: Vec<_> = process.cells().iter().map(|cell| read(cell)).collect();
-            memory.sort_unstable_by_key(|memory| (memory.device, memory.memory_type));
+            let memory = process.memory();
             for place in &memory {
-                sums.entry((place.device, place.memory_type)).or_default().add(&place.counters);
+                sums.add(place.device, place.memory_type, &place.counters);
+            }
+            if let Some(container) = &process.info().container {
+                let places = memory.iter().map(|place| ((place.device, place.memory_type), &place.counters));
+                containers.add(container, process.first_seen_ns(), places, time.monotonic_ns);
             }
             if !has_ended {
                 let devices = memory.chunk_by(|left, right| left.device == right.device);
@@ -165,12 +185,35 @@ impl Snapshot {
             processes.push(ProcessSnapshot { process: Arc::clone(process), has_ended, memory });
         }
         let devices = registry.devices().map(|device| device_snapshot(device, &sums, &users, time)).collect();
-        Snapshot { time, started_ns: registry.started_ns, devices, processes, events }
+        let containers = containers.finish();
+        let exemplars = registry.exemplars.load_full();
+        let started_ns = registry.started_ns;
+        Snapshot { time, started_ns, devices, processes, containers, events, exemplars }
     }
 }
 
-fn read(cell: &super::Cell) -> ProcessMemory {
-    ProcessMemory { device: cell.device(), memory_type: cell.memory_type(), counters: cell.read() }
+impl ProcessMemory {
+    pub(super) fn of(cell: &Cell) -> ProcessMemory {
+        ProcessMemory { device: cell.device(), memory_type: cell.memory_type(), counters: cell.read() }
+    }
+}
+
+/// Sums by device and memory type, as many devices as there are in use.
+#[derive(Default)]
+struct Sums(Vec<[Option<Sum>; MemoryType::COUNT]>);
+
+impl Sums {
+    fn add(&mut self, device: u16, memory_type: MemoryType, counters: &Counters) {
+        let device = usize::from(device);
+        if self.0.len() <= device {
+            self.0.resize_with(device + 1, Default::default);
+        }
+        self.0[device][memory_type.index()].get_or_insert_default().add(counters);
+    }
+
+    fn of(&self, device: u16, memory_type: MemoryType) -> Option<&Sum> {
+        self.0.get(usize::from(device))?[memory_type.index()].as_ref()
+    }
 }
 
 /// The sum of several processes' counters in one place.
@@ -191,16 +234,11 @@ impl Sum {
     }
 }
 
-fn device_snapshot(
-    device: &Device,
-    sums: &BTreeMap<(u16, MemoryType), Sum>,
-    users: &BTreeMap<u16, u64>,
-    time: Time,
-) -> DeviceSnapshot {
+fn device_snapshot(device: &Device, sums: &Sums, users: &BTreeMap<u16, u64>, time: Time) -> DeviceSnapshot {
     let index = device.index();
     let info = Arc::clone(&device.info());
     let memory = MemoryType::ALL.into_iter().filter_map(|memory_type| {
-        let sum = sums.get(&(index, memory_type));
+        let sum = sums.of(index, memory_type);
         if sum.is_none() && !memory_type.is_allocated_by_every_runtime() {
             return None;
         }
@@ -238,6 +276,8 @@ fn memory_snapshot(
             sizes: atomics.sizes(),
             lifetimes: (!by_size_alone).then(|| atomics.lifetimes()),
         }),
+        failures: atomics.failures(),
+        largest_free_block_bytes: atomics.largest_free_block_bytes(),
         drift_bytes: sum.drift_bytes,
     }
 }

@@ -13,6 +13,7 @@ fn process(registry: &Registry, pid: u32) -> Arc<Process> {
             uid: 1000,
             user: "ml".into(),
             cgroup: None,
+            container: None,
             start_time_seconds: None,
             source: Source::Socket,
         },
@@ -233,8 +234,10 @@ fn a_listing_pages_through_every_buffer_once_while_others_come_and_go() {
         cursor = page.next;
         pages += 1;
     }
-    let unique: std::collections::HashSet<_> = ids.iter().collect();
-    assert_eq!((unique.len(), ids.len()), (5001, 5001));
+    let unique: std::collections::HashSet<_> = ids.iter().copied().collect();
+    assert_eq!(unique.len(), ids.len());
+    let lived_through = (pages..5000).map(|id| (1, id)).chain([(2, 9)]);
+    assert!(lived_through.into_iter().all(|buffer| unique.contains(&buffer)));
     let filter = BufferFilter { memory_type: Some(MemoryType::L1), ..BufferFilter::default() };
     assert_eq!(registry.buffers(&filter, Cursor::default(), 10, 2).buffers.len(), 1);
     let filter =
@@ -329,4 +332,129 @@ fn a_page_holds_a_ledger_no_longer_for_what_has_been_freed() {
     let page = registry.buffers(&BufferFilter::default(), Cursor::default(), 10, 2);
     assert_eq!(page.buffers.iter().map(|buffer| buffer.id).collect::<Vec<_>>(), [19_999]);
     assert_eq!(page.next, None);
+}
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+fn told_registry() -> Registry {
+    Registry::new(0).told(FeedPolicy {
+        size_bytes_min: 1000,
+        lifetime_ns_min: SECOND_NS,
+        burst_gap_ns: SECOND_NS / 10,
+        burst_buffers_min: 100,
+    })
+}
+
+fn hear(registry: &Registry) -> Vec<Occurrence> {
+    let mut heard = Vec::new();
+    registry.hear(&mut heard);
+    heard
+}
+
+fn omitted(registry: &Registry, reason: &str) -> u64 {
+    let events = registry.snapshot(NOW).events;
+    events.omitted.iter().find(|(name, _)| *name == reason).map(|(_, count)| *count).expect("a reason")
+}
+
+#[test]
+fn a_life_is_told_in_its_order() {
+    let registry = told_registry();
+    let owner = process(&registry, 1);
+    registry.batch(&owner, 5).allocate(0, MemoryType::Dram, 7, 5000).expect("new");
+    registry.batch(&owner, 5).allocate(0, MemoryType::Dram, 8, 6000).expect("new");
+    registry.batch(&owner, 5 + SECOND_NS).free(0, 7).expect("known");
+    registry.end(&owner, 6 + SECOND_NS);
+    let heard = hear(&registry);
+    let [Occurrence::Released(owner, released), Occurrence::Ended(_, ending)] = &heard[..] else {
+        panic!("{heard:?}")
+    };
+    assert_eq!(owner.pid(), 1);
+    assert_eq!((released.id, released.size_bytes, released.end), (7, 5000, End::Freed));
+    assert_eq!((released.allocated_ns, released.released_ns), (5, 5 + SECOND_NS));
+    assert_eq!(ending.orphaned, Orphaned { buffers: 1, bytes: 6000 });
+    let [orphan] = ending.orphans.largest[..] else { panic!("{ending:?}") };
+    assert_eq!((orphan.id, orphan.end), (8, End::ProcessExit));
+    assert!(hear(&registry).is_empty());
+}
+
+#[test]
+fn where_nobody_listens_nothing_is_kept_and_nothing_is_counted() {
+    let registry = Registry::new(0);
+    let owner = process(&registry, 1);
+    registry.batch(&owner, 5).allocate(0, MemoryType::Dram, 7, 5000).expect("new");
+    registry.end(&owner, 6 + SECOND_NS);
+    assert!(hear(&registry).is_empty());
+    assert!(registry.snapshot(NOW).events.omitted.is_empty());
+}
+
+#[test]
+fn a_full_feed_loses_buffers_first_and_counts_them() {
+    let registry = told_registry();
+    let owner = process(&registry, 1);
+    let buffers = FEED_OCCURRENCES_MAX as u64 + 10;
+    for id in 0..buffers {
+        registry.batch(&owner, 5).allocate(0, MemoryType::Dram, id, 5000).expect("new");
+        registry.batch(&owner, 5 + SECOND_NS).free(0, id).expect("known");
+    }
+    registry.end(&owner, 9 * SECOND_NS);
+    let heard = hear(&registry);
+    assert!(matches!(heard.last(), Some(Occurrence::Ended(..))), "the end has a place of its own");
+    let told = heard.iter().filter(|heard| matches!(heard, Occurrence::Released(..))).count() as u64;
+    assert!(told > buffers / 2 && told < buffers);
+    assert_eq!(omitted(&registry, "queue"), buffers - told);
+}
+
+#[test]
+fn a_burst_is_told_when_nothing_has_come_for_a_while() {
+    let registry = told_registry();
+    let owner = process(&registry, 1);
+    for id in 0..100 {
+        registry.batch(&owner, 5 + id).allocate(0, MemoryType::Dram, id, 10).expect("new");
+    }
+    registry.settle(SECOND_NS);
+    let heard = hear(&registry);
+    let Some(Occurrence::BurstAllocated(_, burst)) = heard.last() else { panic!("{heard:?}") };
+    assert_eq!((burst.first_ns, burst.last_ns, burst.parts[0].buffers), (5, 104, 100));
+    registry.end(&owner, 2 * SECOND_NS);
+    let heard = hear(&registry);
+    let [Occurrence::Ended(_, ending)] = &heard[..] else { panic!("{heard:?}") };
+    assert_eq!((ending.bursts[0].orphaned_buffers, ending.orphans.largest.len()), (100, 0));
+}
+
+#[test]
+fn a_failure_is_counted_by_its_reason_and_changes_nothing_that_is_held() {
+    let registry = told_registry();
+    let owner = process(&registry, 1);
+    registry.batch(&owner, 5).allocate(0, MemoryType::Dram, 7, 5000).expect("new");
+    let failure = |requested_bytes, free_bytes| AllocationFailure {
+        device: 0,
+        memory_type: MemoryType::Dram,
+        requested_bytes,
+        largest_free_block_bytes: 40,
+        free_bytes,
+        at_ns: 9,
+    };
+    for (requested, free) in [(100, 99), (100, 100), (100, 500)] {
+        registry.batch(&owner, 9).fail(failure(requested, free)).expect("alive");
+    }
+    assert_eq!(registry.batch(&owner, 9).fail(failure(0, 1)), Err(Refusal::ZeroSize));
+    assert_eq!(totals(&registry, 0, MemoryType::Dram), (5000, 1, 1, 0));
+    let snapshot = registry.snapshot(NOW);
+    let memory = &snapshot.devices[0].memory[0];
+    assert_eq!((memory.failures, memory.largest_free_block_bytes), ([1, 2], Some(40)));
+    let failed = hear(&registry).into_iter().filter(|heard| matches!(heard, Occurrence::Failed(..)));
+    assert_eq!(failed.count(), 3);
+}
+
+#[test]
+fn a_process_is_in_one_trace() {
+    let registry = Registry::new(0);
+    let context = |byte| TraceContext { trace_id: [byte; 16], parent_id: [byte; 8], flags: 1 };
+    let (first, second) = (process(&registry, 1), process(&registry, 2));
+    assert_eq!(registry.batch(&first, 1).join_trace(context(1)), Ok(()));
+    assert_eq!(registry.batch(&first, 1).join_trace(context(1)), Ok(()), "said again, as by another thread");
+    assert_eq!(registry.batch(&first, 1).join_trace(context(2)), Err(Refusal::OtherTrace));
+    assert_eq!(first.settle_trace(), Some(context(1)));
+    assert_eq!(second.settle_trace(), None);
+    assert_eq!(registry.batch(&second, 1).join_trace(context(1)), Err(Refusal::OtherTrace), "spans exist");
 }

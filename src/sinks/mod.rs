@@ -1,3 +1,7 @@
 //! What hands views to whoever asks: one module for each way out.
 
 pub mod http;
+pub mod otlp;
+pub mod traces;
+
+mod token_bucket;

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::trace::{Host, ProcessIds, hex};
 use crate::registry::{
-    BufferPage, BufferSnapshot, Cursor, DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot,
+    self, BufferPage, BufferSnapshot, Cursor, DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot,
     Snapshot, Time, Untracked as NotReporting,
 };
 
@@ -138,15 +139,48 @@ pub struct Process {
     /// Its control group.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cgroup: Option<String>,
+    /// The container that it runs in.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub container: Option<Container>,
     /// When it started, in seconds since the epoch.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub start_time_seconds: Option<f64>,
+    /// The trace that its spans are in, in hexadecimal.
+    #[serde(default)]
+    pub trace_id: String,
+    /// The span that stands for it, whether it has been exported or not.
+    #[serde(default)]
+    pub span_id: String,
     /// Whether it has ended; it is shown for a while with what it did.
     pub ended: bool,
     /// Bytes that it holds on devices, host memory left out.
     pub device_usage_bytes: u64,
     /// What it holds, by device and type.
     pub memory: Vec<HeldMemory>,
+}
+
+/// A container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Container {
+    /// The id that its runtime gave it.
+    pub container_id: String,
+    /// The unique id of its pod.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub k8s_pod_uid: Option<String>,
+    /// What Kubernetes calls it.
+    #[serde(skip_serializing_if = "Option::is_none", default, flatten)]
+    pub names: Option<ContainerNames>,
+}
+
+/// What Kubernetes calls a container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContainerNames {
+    /// The namespace of its pod.
+    pub k8s_namespace_name: String,
+    /// Its pod.
+    pub k8s_pod_name: String,
+    /// Its name in the pod.
+    pub k8s_container_name: String,
 }
 
 /// What a process holds on one device in one memory type.
@@ -263,8 +297,9 @@ impl DeviceMemory {
 
 impl Processes {
     /// The processes of a snapshot that a filter lets through, most bytes first.
-    pub fn of(snapshot: &Snapshot, wanted: impl Fn(&ProcessSnapshot) -> bool) -> Processes {
-        let processes = snapshot.processes.iter().filter(|process| wanted(process)).map(Process::of);
+    pub fn of(snapshot: &Snapshot, host: &Host, wanted: impl Fn(&ProcessSnapshot) -> bool) -> Processes {
+        let processes = snapshot.processes.iter().filter(|process| wanted(process));
+        let processes = processes.map(|process| Process::of(process, host));
         let mut processes: Vec<_> = processes.collect();
         processes.sort_by_key(|process| std::cmp::Reverse(process.device_usage_bytes));
         Processes { timestamp_seconds: snapshot.time.unix_ns as f64 / 1e9, processes }
@@ -272,12 +307,11 @@ impl Processes {
 }
 
 impl Process {
-    fn of(process: &ProcessSnapshot) -> Process {
+    fn of(process: &ProcessSnapshot, host: &Host) -> Process {
         let info = process.process.info();
-        let on_device = process
-            .memory
-            .iter()
-            .filter(|memory| memory.memory_type != crate::registry::MemoryType::SystemMemory);
+        let ids = ProcessIds::new(host, &process.process, process.process.trace_context());
+        let on_device =
+            process.memory.iter().filter(|memory| memory.memory_type != registry::MemoryType::SystemMemory);
         Process {
             pid: process.process.pid(),
             process: info.name.clone(),
@@ -285,10 +319,27 @@ impl Process {
             uid: info.uid,
             source: info.source.name().into(),
             cgroup: info.cgroup.clone(),
+            container: info.container.as_deref().map(Container::of),
             start_time_seconds: info.start_time_seconds,
+            trace_id: hex(&ids.trace_id),
+            span_id: hex(&ids.root_id),
             ended: process.has_ended,
             device_usage_bytes: on_device.map(|memory| memory.counters.usage_bytes()).sum(),
             memory: process.memory.iter().map(HeldMemory::of).collect(),
+        }
+    }
+}
+
+impl Container {
+    fn of(container: &registry::Container) -> Container {
+        Container {
+            container_id: container.id().to_owned(),
+            k8s_pod_uid: container.pod_uid().map(str::to_owned),
+            names: container.names().map(|names| ContainerNames {
+                k8s_namespace_name: names.namespace.clone(),
+                k8s_pod_name: names.pod.clone(),
+                k8s_container_name: names.container.clone(),
+            }),
         }
     }
 }

@@ -1,7 +1,11 @@
 //! Pure functions from a snapshot to bytes: the METRICS table walked once, and one module for each format.
 
-pub mod exposition;
+pub mod trace;
 
+pub mod exposition;
+mod series;
+
+pub mod otlp;
 pub mod protobuf;
 pub mod text;
 

@@ -3,9 +3,13 @@
 //! The idea is to write the few message types of that schema directly: a nested message is written where it belongs, and its length is put
 //! before it afterwards.
 
-use super::exposition::{Exposition, FamilyHead};
-use crate::registry::HistogramSnapshot;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use super::exposition::{ByteFormat, Exposition, FamilyHead, Mark};
+use super::series::Place;
 use crate::registry::metrics::{Kind, Value};
+use crate::registry::{HistogramSnapshot, Process, Rendering};
 
 /// Field numbers of the schema's messages.
 mod field {
@@ -31,6 +35,12 @@ mod field {
     pub(super) const HISTOGRAM_POSITIVE_SPAN: u32 = 12;
     pub(super) const HISTOGRAM_POSITIVE_DELTA: u32 = 13;
     pub(super) const HISTOGRAM_CREATED: u32 = 15;
+    pub(super) const HISTOGRAM_EXEMPLAR: u32 = 16;
+    pub(super) const COUNTER_EXEMPLAR: u32 = 2;
+    pub(super) const BUCKET_EXEMPLAR: u32 = 3;
+    pub(super) const EXEMPLAR_LABEL: u32 = 1;
+    pub(super) const EXEMPLAR_VALUE: u32 = 2;
+    pub(super) const EXEMPLAR_TIMESTAMP: u32 = 3;
     pub(super) const BUCKET_COUNT: u32 = 1;
     pub(super) const BUCKET_BOUND: u32 = 2;
     pub(super) const SPAN_OFFSET: u32 = 1;
@@ -54,21 +64,16 @@ pub struct Protobuf {
 }
 
 impl Protobuf {
-    /// All families.
-    pub fn finish(mut self) -> Vec<u8> {
-        self.end_family();
-        self.out
-    }
-
     fn end_family(&mut self) {
         if self.kind.take().is_some() {
             insert_length(&mut self.out, self.family_start);
         }
+        self.family_start = self.out.len();
     }
 
-    fn metric(&mut self, labels: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
+    fn metric(&mut self, labels: [&[u8]; 2], value: impl FnOnce(&mut Vec<u8>)) {
         message(&mut self.out, field::FAMILY_METRIC, |out| {
-            out.extend_from_slice(labels);
+            labels.iter().for_each(|part| out.extend_from_slice(part));
             value(out);
         });
     }
@@ -89,9 +94,12 @@ impl Exposition for Protobuf {
         out
     }
 
+    fn leading_labels(pairs: &[(&str, &str)]) -> Vec<u8> {
+        Protobuf::labels(pairs)
+    }
+
     fn family(&mut self, head: &FamilyHead<'_>) {
         self.end_family();
-        self.family_start = self.out.len();
         self.kind = Some(head.kind);
         text(&mut self.out, field::FAMILY_NAME, head.name);
         text(&mut self.out, field::FAMILY_HELP, head.help);
@@ -111,6 +119,79 @@ impl Exposition for Protobuf {
     }
 
     fn sample(&mut self, labels: &Vec<u8>, value: Value, since: f64) {
+        self.number([labels, &[]], value, since, None);
+    }
+
+    fn process_sample(&mut self, place: Option<&Place<'_>>, process: &Process, value: Value, since: f64) {
+        let own = process.rendered(Rendering::Protobuf, |process| {
+            let pid = process.pid().to_string();
+            Protobuf::labels(&[("pid", &pid), ("process", &process.info().name)])
+        });
+        self.number([place.map_or(&[], |place| place.leading), own], value, since, None);
+    }
+
+    fn histogram(&mut self, labels: &Vec<u8>, histogram: &HistogramSnapshot, since: f64) {
+        self.marked_histogram(labels, histogram, since, &BTreeMap::new());
+    }
+
+    fn marked_sample(&mut self, labels: &Vec<u8>, value: Value, since: f64, mark: &Mark) {
+        self.number([labels, &[]], value, since, Some(mark));
+    }
+
+    fn marked_histogram(
+        &mut self,
+        labels: &Vec<u8>,
+        histogram: &HistogramSnapshot,
+        since: f64,
+        marks: &BTreeMap<i32, Mark>,
+    ) {
+        self.metric([labels, &[]], |out| {
+            message(out, field::METRIC_HISTOGRAM, |out| {
+                varint_field(out, field::HISTOGRAM_COUNT, histogram.count());
+                double(out, field::HISTOGRAM_SUM, histogram.sum());
+                let mut below = Bound::Unbounded;
+                let exponents = histogram.scale().classic_exponents();
+                for ((bound, count), exponent) in histogram.classic().zip(exponents) {
+                    message(out, field::HISTOGRAM_BUCKET, |out| {
+                        varint_field(out, field::BUCKET_COUNT, count);
+                        double(out, field::BUCKET_BOUND, bound);
+                        if let Some(mark) = Mark::last_in(marks, (below, Bound::Included(*exponent))) {
+                            exemplar(out, field::BUCKET_EXEMPLAR, mark);
+                        }
+                    });
+                    below = Bound::Excluded(*exponent);
+                }
+                native(out, histogram);
+                timestamp(out, field::HISTOGRAM_CREATED, since);
+                // In the order of their times, as a reader wants those of one series.
+                let mut marks: Vec<_> = marks.values().collect();
+                marks.sort_unstable_by_key(|mark| mark.at_unix_ns);
+                marks.iter().for_each(|mark| exemplar(out, field::HISTOGRAM_EXEMPLAR, mark));
+            });
+        });
+    }
+}
+
+impl ByteFormat for Protobuf {
+    /// A family's length stands before it, so it is sent as a whole.
+    fn ready_bytes(&self) -> usize {
+        self.family_start
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        let rest = self.out.split_off(self.family_start);
+        self.family_start = 0;
+        std::mem::replace(&mut self.out, rest)
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.end_family();
+        self.out
+    }
+}
+
+impl Protobuf {
+    fn number(&mut self, labels: [&[u8]; 2], value: Value, since: f64, mark: Option<&Mark>) {
         let value = match value {
             Value::Unsigned(value) => value as f64,
             Value::Signed(value) => value as f64,
@@ -124,26 +205,23 @@ impl Exposition for Protobuf {
                 if is_counter {
                     timestamp(out, field::COUNTER_CREATED, since);
                 }
+                mark.into_iter().for_each(|mark| exemplar(out, field::COUNTER_EXEMPLAR, mark));
             });
         });
     }
+}
 
-    fn histogram(&mut self, labels: &Vec<u8>, histogram: &HistogramSnapshot, since: f64) {
-        self.metric(labels, |out| {
-            message(out, field::METRIC_HISTOGRAM, |out| {
-                varint_field(out, field::HISTOGRAM_COUNT, histogram.count());
-                double(out, field::HISTOGRAM_SUM, histogram.sum());
-                for (bound, count) in histogram.classic() {
-                    message(out, field::HISTOGRAM_BUCKET, |out| {
-                        varint_field(out, field::BUCKET_COUNT, count);
-                        double(out, field::BUCKET_BOUND, bound);
-                    });
-                }
-                native(out, histogram);
-                timestamp(out, field::HISTOGRAM_CREATED, since);
+fn exemplar(out: &mut Vec<u8>, field: u32, mark: &Mark) {
+    message(out, field, |out| {
+        for (name, value) in [("trace_id", &mark.trace_id), ("span_id", &mark.span_id)] {
+            message(out, field::EXEMPLAR_LABEL, |out| {
+                text(out, field::LABEL_NAME, name);
+                text(out, field::LABEL_VALUE, value);
             });
-        });
-    }
+        }
+        double(out, field::EXEMPLAR_VALUE, mark.value);
+        timestamp(out, field::EXEMPLAR_TIMESTAMP, mark.at_unix_ns as f64 / 1e9);
+    });
 }
 
 /// The sparse buckets: runs of them, and the difference of each count to the one before.

@@ -23,6 +23,7 @@ so several of them have the colliding buffer ids that several real ones have.
     {"op": "crowd", "count": 250, "client": ..., "device": ..., "type": ..., "size": ...}
                                                         as many more connections at once, a buffer over each
     {"op": "be_user", "user": 65534}                    for good; before connect, as the next
+    {"op": "be_in", "group": "/sys/fs/cgroup/..."}       the same
     {"op": "be_called", "hex": "..."}                   the kernel's name of the process, 15 bytes at most
     {"op": "close"}
     {"op": "exit"}
@@ -155,7 +156,7 @@ class MetalClient(Client):
 
 
 CLIENTS = {"seed": SeedClient, "python": PythonFieldClient, "metal": MetalClient}
-UNCONNECTED_OPERATIONS = ("connect", "end_child", "crowd", "be_user", "be_called")
+UNCONNECTED_OPERATIONS = ("connect", "end_child", "crowd", "be_user", "be_in", "be_called")
 OPERATIONS = UNCONNECTED_OPERATIONS + ("allocate", "free", "raw", "dribble", "recv", "fork_allocate", "close")
 CLIENT_OPERATIONS = ("query", "device_info", "dump", "cb_allocate", "cb_free", "kernel_load", "kernel_unload")
 
@@ -240,6 +241,10 @@ class Commands:
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
+
+    def be_in(self, group):
+        with open(os.path.join(group, "cgroup.procs"), "w") as processes:
+            processes.write(str(os.getpid()))
 
     def be_called(self, hex):
         with open("/proc/self/comm", "wb") as name:

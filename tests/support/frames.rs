@@ -18,6 +18,8 @@ pub const CB_FREE: u8 = 9;
 pub const KERNEL_LOAD: u8 = 10;
 pub const KERNEL_UNLOAD: u8 = 11;
 pub const DUMP_KERNELS: u8 = 12;
+pub const TRACE_CONTEXT: u8 = 14;
+pub const ALLOCATION_FAILED: u8 = 15;
 
 /// The sizes that a frame can have.
 pub const FRAME_BYTES: [usize; 3] = [72, 112, 144];

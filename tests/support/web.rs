@@ -17,11 +17,17 @@ pub const TLS: &str = "tls_server_config:\n  cert_file: server.crt\n  key_file: 
 
 /// A daemon with a web configuration, beside which an authority and a server certificate lie.
 pub fn start(web_config: &str) -> (Daemon, Certificates) {
+    start_with(web_config, &[])
+}
+
+/// The same with further arguments.
+pub fn start_with(web_config: &str, arguments: &[&str]) -> (Daemon, Certificates) {
     let directory = Directory::new();
     fs::create_dir(directory.join("shm")).unwrap();
     let certificates = Certificates::new(directory.path());
     fs::write(directory.join("web.yml"), web_config).unwrap();
-    (Daemon::start_in(directory, &["--web-config", "web.yml"]), certificates)
+    let arguments = [&["--web-config", "web.yml"], arguments].concat();
+    (Daemon::start_in(directory, &arguments), certificates)
 }
 
 /// What curl gets; status 0 if no answer came.

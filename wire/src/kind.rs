@@ -1,4 +1,4 @@
-//! The twelve message types: the first byte of every frame.
+//! The message types: the first byte of every frame.
 
 use crate::FrameError;
 
@@ -30,11 +30,19 @@ pub enum Kind {
     KernelUnload = 11,
     /// Asks the server to write its kernel totals to its log.
     DumpKernels = 12,
+    /// Says what else than frames the client can speak; the server answers those that ask for something. See [`crate::Hello`].
+    Hello = 13,
+    /// Says which trace the process belongs to: see [`crate::TraceContext`].
+    TraceContext = 14,
+    /// A device had no room for a buffer.
+    AllocationFailed = 15,
+    /// Reports were lost in the client.
+    Lost = 16,
 }
 
 impl Kind {
     /// All of them, by their number.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Alloc,
         Kind::Free,
         Kind::Query,
@@ -47,6 +55,10 @@ impl Kind {
         Kind::KernelLoad,
         Kind::KernelUnload,
         Kind::DumpKernels,
+        Kind::Hello,
+        Kind::TraceContext,
+        Kind::AllocationFailed,
+        Kind::Lost,
     ];
 
     /// The message type with that number.
@@ -65,6 +77,10 @@ impl Kind {
             10 => Some(Kind::KernelLoad),
             11 => Some(Kind::KernelUnload),
             12 => Some(Kind::DumpKernels),
+            13 => Some(Kind::Hello),
+            14 => Some(Kind::TraceContext),
+            15 => Some(Kind::AllocationFailed),
+            16 => Some(Kind::Lost),
             _ => None,
         }
     }
@@ -90,6 +106,10 @@ impl Kind {
             Kind::KernelLoad => "kernel_load",
             Kind::KernelUnload => "kernel_unload",
             Kind::DumpKernels => "dump_kernels",
+            Kind::Hello => "hello",
+            Kind::TraceContext => "trace_context",
+            Kind::AllocationFailed => "allocation_failed",
+            Kind::Lost => "lost",
         }
     }
 
@@ -98,7 +118,7 @@ impl Kind {
         !matches!(self, Kind::Response | Kind::DeviceInfoResponse)
     }
 
-    /// Whether the server answers it with one frame.
+    /// Whether the server always answers it with one frame.
     pub const fn wants_answer(self) -> bool {
         matches!(self, Kind::Query | Kind::DeviceInfoQuery)
     }
@@ -108,7 +128,7 @@ const _: () = {
     let mut index = 0;
     while index < Kind::ALL.len() {
         let kind = Kind::ALL[index];
-        assert!(kind as usize == index + 1);
+        assert!(index == 0 || (Kind::ALL[index - 1] as u8) < kind as u8);
         assert!(matches!(Kind::from_byte(kind as u8), Some(found) if found as u8 == kind as u8));
         index += 1;
     }
@@ -119,9 +139,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_twelve_bytes_are_types() {
+    fn no_other_bytes_are_types() {
         for byte in 0..=u8::MAX {
-            assert_eq!(Kind::from_byte(byte).is_some(), (1..=12).contains(&byte));
+            let known = Kind::ALL.iter().find(|kind| **kind as u8 == byte);
+            assert_eq!(Kind::from_byte(byte), known.copied());
         }
     }
 
@@ -137,7 +158,7 @@ mod tests {
     #[test]
     fn only_requests_want_answers() {
         let requests = Kind::ALL.iter().filter(|kind| kind.is_request());
-        assert_eq!(requests.count(), 10);
+        assert_eq!(requests.count(), Kind::ALL.len() - 2);
         assert!(Kind::ALL.iter().all(|kind| kind.is_request() || !kind.wants_answer()));
     }
 }

@@ -56,9 +56,22 @@ TYPES = {
     "kernel_load": 10,
     "kernel_unload": 11,
     "dump_kernels": 12,
+    "hello": 13,
+    "trace_context": 14,
+    "allocation_failed": 15,
+    "lost": 16,
 }
 
 NOW = 1_764_547_200_123_456_789
+
+
+def traceparent(text, process_id):
+    """The fields of a TRACE_CONTEXT: the ids' bytes in the order of their digits."""
+    _, trace_id, parent_id, flags = (bytes.fromhex(part) for part in text.split("-"))
+    number = lambda part: int.from_bytes(part, "little")
+    return dict(size_bytes=number(trace_id[:8]), buffer_id=number(trace_id[8:]), timestamp_ns=number(parent_id),
+                buffer_type=flags[0], process_id=process_id)
+
 
 # (name of the vector, message, fields that are not zero). Every byte of every field differs from its neighbours somewhere.
 REQUESTS = [
@@ -80,6 +93,13 @@ REQUESTS = [
     ("kernel_unload", "kernel_unload", dict(device_id=6, size_bytes=0x0000_3C4D, buffer_type=2, process_id=131075,
                                             buffer_id=0xC0FF_EE00_0002, timestamp_ns=NOW + 7)),
     ("dump_kernels", "dump_kernels", dict(process_id=1003, timestamp_ns=NOW + 8)),
+    ("hello_ask", "hello", dict(device_id=1, size_bytes=0x8000_0003, buffer_id=(64 << 32) + 4096)),
+    ("hello_switch", "hello", dict(device_id=1, buffer_type=1)),
+    ("hello_renew", "hello", dict(device_id=1, buffer_type=2)),
+    ("trace_context", "trace_context", traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", 1004)),
+    ("allocation_failed", "allocation_failed", dict(device_id=9, size_bytes=0x0004_C0DE_0000, buffer_type=1, process_id=1005,
+                                                    buffer_id=0x0001_B10C_0000, timestamp_ns=0x0003_F4EE_0000)),
+    ("lost", "lost", dict(size_bytes=0x0102_0304_0506)),
 ]
 BODY = dict(
     dram_bytes=0x02_4681_0204, l1_bytes=0x0357_1357, l1_small_bytes=0x0001_F0F1, trace_bytes=0x0468_ACE0,
@@ -166,7 +186,7 @@ def seeds():
     yield "frame/seed-response-72", frame("response", 72)
     yield "frame/seed-device-info-response-112", frame("device_info_response", 112)
     yield "frame/seed-device-info-response-144", frame("device_info_response", 144)
-    yield "frame/seed-unknown-type", broken(72, 0, 13)
+    yield "frame/seed-unknown-type", broken(72, 0, 99)
     yield "frame/seed-padding", broken(72, 18, 1)
     yield "frame/seed-tail", broken(144, 143, 1)
 

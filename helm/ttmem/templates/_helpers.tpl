@@ -134,3 +134,40 @@ annotations:
 {{- fail "webConfig.tls and webConfig.auth say what the web configuration does: name its secret in webConfig.existingSecret." }}
 {{- end }}
 {{- end }}
+
+{{- /* OpenTelemetry's variables, as a list. A variable can only name those before it. */}}
+{{- define "ttmem.opentelemetry" -}}
+{{- if .Values.opentelemetry.endpoint -}}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .Values.opentelemetry.endpoint | quote }}
+- name: OTEL_EXPORTER_OTLP_PROTOCOL
+  value: {{ .Values.opentelemetry.protocol | quote }}
+{{- with .Values.opentelemetry.existingSecret }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom: { secretKeyRef: { name: {{ . | quote }}, key: {{ $.Values.opentelemetry.key | quote }} } }
+{{- end }}
+- name: K8S_NODE_NAME
+  valueFrom: { fieldRef: { fieldPath: spec.nodeName } }
+- name: K8S_NAMESPACE_NAME
+  valueFrom: { fieldRef: { fieldPath: metadata.namespace } }
+- name: K8S_POD_NAME
+  valueFrom: { fieldRef: { fieldPath: metadata.name } }
+- name: K8S_POD_UID
+  valueFrom: { fieldRef: { fieldPath: metadata.uid } }
+{{- /* In a pod the host's name is the pod's, and there is no machine id. */}}
+{{- $attributes := list
+      "host.name=$(K8S_NODE_NAME)"
+      "k8s.node.name=$(K8S_NODE_NAME)"
+      "k8s.namespace.name=$(K8S_NAMESPACE_NAME)"
+      "k8s.pod.name=$(K8S_POD_NAME)"
+      "k8s.pod.uid=$(K8S_POD_UID)"
+      "k8s.container.name=ttmem"
+      "service.instance.id=$(K8S_NAMESPACE_NAME).$(K8S_POD_NAME).ttmem" }}
+{{- range $name, $value := .Values.opentelemetry.resourceAttributes }}
+{{- $encoded := $value | replace "%" "%25" | replace "," "%2C" | replace "=" "%3D" }}
+{{- $attributes = append $attributes (printf "%s=%s" $name $encoded) }}
+{{- end }}
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: {{ join "," $attributes | quote }}
+{{- end }}
+{{- end }}

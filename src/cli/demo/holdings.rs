@@ -27,6 +27,8 @@ pub(super) struct Piece {
 pub(super) enum Event {
     Taken(Piece),
     Released(Piece),
+    /// It was asked for, and there was no room; its id means nothing.
+    Refused(Piece),
 }
 
 /// The pieces that a worker holds. Ids look like addresses, and none is used twice.
@@ -60,6 +62,11 @@ impl Holdings {
     /// Takes the same on each of the first `devices` devices.
     pub(super) fn take_on_all(&mut self, devices: u16, memory: Memory, size_bytes: u64) -> Vec<u64> {
         (0..devices).map(|device| self.take(device, memory, size_bytes)).collect()
+    }
+
+    /// Asks for more than the device has left, which an allocator refuses.
+    pub(super) fn ask_too_much(&mut self, device: u16, memory: Memory, size_bytes: u64) {
+        self.events.push(Event::Refused(Piece { id: 0, device, memory, size_bytes }));
     }
 
     /// Releases what was taken; nothing if it already was.

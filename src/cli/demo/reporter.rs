@@ -1,21 +1,22 @@
 //! A worker's connection to the daemon: frames in the manner of one of the field's clients, and a new connection when it breaks.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ttmem_wire::{Header, Kind, Layout, encode_request};
+use ttmem_wire::{Header, Kind, Layout, Reply, encode_request};
 
 use super::holdings::{Event, Holdings, Memory, Piece};
+use super::workload::DEVICE_DRAM_BYTES;
 
 /// The first pause before another attempt to connect; each failure doubles it.
 const RETRY_SHORTEST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
 
-/// A daemon that does not read for so long is as good as gone.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A daemon that neither reads nor answers for so long is as good as gone.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whose habits the frames follow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,7 +77,8 @@ impl Reporter {
     /// one that has forgotten ignores it. All of it comes first, because circular buffers and kernels are only sums to the daemon.
     fn connect(&mut self, holdings: &Holdings) -> io::Result<UnixStream> {
         let stream = UnixStream::connect(&self.socket)?;
-        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         let released: Vec<Event> = self.told.values().copied().map(Event::Released).collect();
         self.send(&stream, released)?;
         self.send(&stream, holdings.live().copied().map(Event::Taken))?;
@@ -86,7 +88,12 @@ impl Reporter {
 
     fn send(&mut self, mut stream: &UnixStream, events: impl IntoIterator<Item = Event>) -> io::Result<()> {
         for event in events {
-            let Some(header) = self.header(event) else { continue };
+            let Some(mut header) = self.header(event) else { continue };
+            if let Event::Refused(piece) = event {
+                // What is free lies in one block, as far as a demonstration knows.
+                let free_bytes = self.free_dram_bytes(stream, piece.device)?;
+                (header.buffer_id, header.timestamp_ns) = (free_bytes, free_bytes);
+            }
             // When the connection breaks in between, nobody knows whether the last event arrived: the piece counts as told.
             if let Event::Taken(piece) = event {
                 self.told.insert(piece.id, piece);
@@ -99,9 +106,21 @@ impl Reporter {
         Ok(())
     }
 
+    /// What all processes together leave of a device's DRAM.
+    fn free_dram_bytes(&self, mut stream: &UnixStream, device: u16) -> io::Result<u64> {
+        let layout = self.dialect.layout();
+        let query = Header { device_id: i32::from(device), ..Header::request(Kind::Query) };
+        stream.write_all(&encode_request(&query, layout))?;
+        let mut answer = vec![0; layout.frame_bytes()];
+        stream.read_exact(&mut answer)?;
+        let reply = Reply::decode(&answer, layout)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+        Ok(DEVICE_DRAM_BYTES.saturating_sub(reply.totals.dram_bytes + reply.totals.trace_bytes))
+    }
+
     /// The frame's header; `None` for what this client has no words for.
     fn header(&self, event: Event) -> Option<Header> {
-        let (Event::Taken(piece) | Event::Released(piece)) = event;
+        let (Event::Taken(piece) | Event::Released(piece) | Event::Refused(piece)) = event;
         let kind = self.dialect.kind(event)?;
         let Piece { id, device, memory, size_bytes } = piece;
         let full = Header {
@@ -140,9 +159,10 @@ impl Dialect {
 
     /// The message for an event; only tt-metal's own client speaks of circular buffers and kernels.
     fn kind(self, event: Event) -> Option<Kind> {
-        let (Event::Taken(piece) | Event::Released(piece)) = event;
+        let (Event::Taken(piece) | Event::Released(piece) | Event::Refused(piece)) = event;
         let taken = matches!(event, Event::Taken(_));
         match piece.memory {
+            _ if matches!(event, Event::Refused(_)) => Some(Kind::AllocationFailed),
             Memory::Buffer(_) => Some(if taken { Kind::Alloc } else { Kind::Free }),
             _ if self != Self::Metal => None,
             Memory::CircularBuffer => Some(if taken { Kind::CbAlloc } else { Kind::CbFree }),

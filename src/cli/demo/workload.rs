@@ -43,7 +43,7 @@ impl Step {
 }
 
 /// What an n150 has: 12 banks of DRAM and 72 of L1.
-const DEVICE_DRAM_BYTES: u64 = 12 * 1_072_603_072;
+pub(super) const DEVICE_DRAM_BYTES: u64 = 12 * 1_072_603_072;
 const DEVICE_L1_BYTES: u64 = 72 * 1_360_544;
 
 /// What a workload may hold at most on one device. Traces lie in DRAM; circular buffers, kernels and L1_SMALL in L1.
@@ -98,6 +98,7 @@ mod tests {
         dram_peak_bytes: u64,
         l1_peak_bytes: u64,
         events: u64,
+        refusals: u64,
         first_remark: Option<(Duration, String)>,
         devices: HashMap<u16, (u64, u64)>,
     }
@@ -126,7 +127,7 @@ mod tests {
         }
 
         fn count(&mut self, event: Event) {
-            let (Event::Taken(piece) | Event::Released(piece)) = event;
+            let (Event::Taken(piece) | Event::Released(piece) | Event::Refused(piece)) = event;
             let (dram, l1) = self.devices.entry(piece.device).or_default();
             let held = match piece.memory {
                 Memory::Buffer(BufferType::Dram | BufferType::Trace) => &mut *dram,
@@ -135,6 +136,10 @@ mod tests {
             match event {
                 Event::Taken(_) => *held += piece.size_bytes,
                 Event::Released(_) => *held -= piece.size_bytes,
+                Event::Refused(_) => {
+                    assert!(piece.size_bytes > DEVICE_DRAM_BYTES, "it might have fitted");
+                    self.refusals += 1;
+                }
             }
             self.dram_peak_bytes = self.dram_peak_bytes.max(*dram);
             self.l1_peak_bytes = self.l1_peak_bytes.max(*l1);
@@ -178,6 +183,7 @@ mod tests {
         assert!(trial.ended);
         assert!((Duration::from_secs(18)..Duration::from_secs(22)).contains(&trial.lasted));
         assert!(trial.devices[&0].0 > 0, "it dies holding memory");
+        assert_eq!(trial.refusals, 1);
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub(super) fn read(path: &Path, tree: &Node, problems: &mut Vec<Problem>) -> Web
     for entry in reader.entries(tree, "", SECTIONS) {
         match entry.key.as_str() {
             "tls_server_config" => config.tls = reader.tls(entry),
-            "http_server_config" => config.headers = reader.http(entry),
+            "http_server_config" => reader.http(entry, &mut config),
             "basic_auth_users" => config.users = reader.users(entry),
             _ => config.rate_limit = reader.rate_limit(entry),
         }
@@ -267,20 +267,17 @@ impl Reader<'_> {
         nodes.iter().filter_map(|node| Some((node.line, self.text(node, key)?))).collect()
     }
 
-    fn http(&mut self, section: &Entry) -> Vec<(&'static str, String)> {
-        let mut set = Vec::new();
+    fn http(&mut self, section: &Entry, config: &mut WebConfig) {
         for entry in self.entries(&section.node, "http_server_config", HTTP_KEYS) {
             if entry.key == "http2" {
-                // HTTP/1.1 is what every client speaks; the key is there for the files that have it.
-                self.switch(entry);
+                config.without_http2 = self.switch(entry) == Some(false);
                 continue;
             }
             let names: Vec<&str> = HEADERS.iter().map(|(name, _)| *name).collect();
             for header in self.entries(&entry.node, "http_server_config.headers", &names) {
-                set.extend(self.header(header));
+                config.headers.extend(self.header(header));
             }
         }
-        set
     }
 
     fn header(&mut self, entry: &Entry) -> Option<(&'static str, String)> {

@@ -65,6 +65,7 @@ rate_limit:
     assert_eq!(tls.cipher_suites.as_ref().expect("suites").names.len(), 2);
     assert_eq!(tls.curves.as_ref().expect("curves").names, ["X25519", "CurveP256"]);
     assert!(!tls.prefers_own_order);
+    assert!(!config.without_http2);
     assert_eq!(
         config.headers,
         [

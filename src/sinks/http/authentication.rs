@@ -16,8 +16,8 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 use tokio::sync::Semaphore;
 
-use super::token_bucket::Rate;
 use crate::config::User;
+use crate::sinks::token_bucket::Rate;
 
 /// Wrong passwords that a peer may send at once, and how long it takes until it may send one more. Enough for a
 /// person; ten guesses and then one every two seconds lead nowhere.

@@ -12,10 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
+use super::answers::{Answer, Answers};
 use super::authentication::Peer;
 use crate::clock;
 
@@ -44,12 +46,21 @@ struct Activity {
     last_ns: AtomicU64,
     /// Whether there is something to write that the other end has no room for.
     is_unread: AtomicBool,
+    /// What is to be taken stream by stream.
+    answers: Answers,
     evicted: Notify,
 }
 
 impl Activity {
     fn last_ns(&self) -> u64 {
         self.last_ns.load(Ordering::Relaxed)
+    }
+
+    /// For how long its client has taken nothing of something that is there for it.
+    fn unread(&self, now_ns: u64) -> Duration {
+        let still_ns = now_ns.saturating_sub(self.last_ns());
+        let still_ns = if self.is_unread.load(Ordering::Relaxed) { still_ns } else { 0 };
+        Duration::from_nanos(still_ns.max(self.answers.longest_wait_ns(now_ns)))
     }
 }
 
@@ -66,6 +77,7 @@ impl Connections {
         let activity = Arc::new(Activity {
             last_ns: AtomicU64::new(clock::monotonic_ns()),
             is_unread: AtomicBool::new(false),
+            answers: Answers::default(),
             evicted: Notify::new(),
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -100,6 +112,12 @@ impl Seat {
         Watched { stream, activity: Arc::clone(&self.activity) }
     }
 
+    /// An answer that may go out on one of several streams.
+    pub(super) fn hand_out(&self) -> impl Fn(Bytes) -> Answer + Clone + Send + 'static {
+        let activity = Arc::clone(&self.activity);
+        move |content| activity.answers.hand_out(content)
+    }
+
     /// Until the connection has to go: because its place is needed, or because it has been still for too long.
     pub(super) async fn lost(&self) -> &'static str {
         tokio::select! {
@@ -111,11 +129,12 @@ impl Seat {
 
     async fn still_for_too_long(&self) -> &'static str {
         loop {
-            let still = Duration::from_nanos(clock::monotonic_ns().saturating_sub(self.activity.last_ns()));
+            let now_ns = clock::monotonic_ns();
+            let still = Duration::from_nanos(now_ns.saturating_sub(self.activity.last_ns()));
             if still >= STILL_MAX {
                 return "nothing moved on it";
             }
-            if still >= UNREAD_MAX && self.activity.is_unread.load(Ordering::Relaxed) {
+            if self.activity.unread(now_ns) >= UNREAD_MAX {
                 return "its client does not read";
             }
             let rest = if still < UNREAD_MAX { UNREAD_MAX - still } else { STILL_MAX - still };

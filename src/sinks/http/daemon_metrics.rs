@@ -1,6 +1,7 @@
 //! The metrics that the daemon keeps about itself, in the `prometheus` crate: their number is fixed and nobody waits for them.
 
 use parking_lot::Mutex;
+use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Gauge, GaugeVec, Opts, Registry};
@@ -51,6 +52,11 @@ impl DaemonMetrics {
             started_seconds,
             reloads: Mutex::new(Reloads { is_settings_ok: true, is_web_ok: true }),
         })
+    }
+
+    /// Metrics that another part of the daemon keeps.
+    pub(in crate::sinks) fn register(&self, collector: Box<dyn Collector>) -> prometheus::Result<()> {
+        self.registry.register(collector)
     }
 
     /// The settings were accepted.

@@ -1,23 +1,23 @@
 //! The HTTP server: metrics, the JSON API, probes and the page.
 
+mod answers;
 mod authentication;
+mod body;
 mod connections;
 mod daemon_metrics;
 mod listener;
 mod negotiation;
 mod parameters;
+mod pieces;
 mod problem;
 mod routes;
 mod scrape;
 mod server;
 mod tls;
-mod token_bucket;
 mod web;
 
 use std::sync::Arc;
 
-use http_body_util::Full;
-use hyper::body::Bytes;
 use tokio::sync::Semaphore;
 
 pub use daemon_metrics::DaemonMetrics;
@@ -26,12 +26,8 @@ pub use server::serve;
 pub use web::Web;
 
 use crate::registry::Registry;
-
-type Body = Full<Bytes>;
-
-fn body(bytes: Vec<u8>) -> Body {
-    Full::new(Bytes::from(bytes))
-}
+use crate::views::trace::Host;
+use body::Body;
 
 /// What requests are answered from.
 pub struct Sources {
@@ -45,12 +41,20 @@ pub struct Sources {
     scrapes: Semaphore,
     /// Who may ask, and how.
     pub web: Web,
+    /// What ids are derived from.
+    pub host: Arc<Host>,
 }
 
 impl Sources {
     /// Everything that requests are answered from.
-    pub fn new(registry: Arc<Registry>, metrics: DaemonMetrics, processes_max: usize, web: Web) -> Sources {
-        Sources { registry, metrics, processes_max, scrapes: Semaphore::new(scrape::SCRAPES_MAX), web }
+    pub fn new(
+        registry: Arc<Registry>,
+        metrics: DaemonMetrics,
+        processes_max: usize,
+        web: Web,
+        host: Arc<Host>,
+    ) -> Sources {
+        Sources { registry, metrics, processes_max, scrapes: Semaphore::new(scrape::SCRAPES_MAX), web, host }
     }
 
     fn access(&self) -> Arc<web::Access> {

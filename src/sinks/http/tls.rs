@@ -20,6 +20,10 @@ use crate::config::{Named, Pem, PemSource, Problem, TlsConfig};
 /// The bundle of every public authority has some 200 KB; more than this is not PEM that is meant.
 const PEM_BYTES_MAX: u64 = 4 << 20;
 
+/// What a client offers that speaks HTTP/2.
+pub(super) const HTTP2: &[u8] = b"h2";
+const HTTP11: &[u8] = b"http/1.1";
+
 /// What the places that a configuration names hold.
 #[derive(PartialEq, Eq)]
 pub(super) struct Material {
@@ -43,6 +47,7 @@ impl Material {
 pub(super) fn server_config(
     tls: &TlsConfig,
     material: &Material,
+    without_http2: bool,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<ServerConfig>, Problem> {
     let provider = Arc::new(provider(tls, warnings)?);
@@ -57,7 +62,8 @@ pub(super) fn server_config(
     };
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
     config.ignore_client_order = tls.prefers_own_order;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let protocols: &[&[u8]] = if without_http2 { &[HTTP11] } else { &[HTTP2, HTTP11] };
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
 }
 

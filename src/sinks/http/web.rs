@@ -20,9 +20,9 @@ use super::DaemonMetrics;
 use super::authentication::{Authentication, Failures, Peer, Refusal};
 use super::problem::Problem;
 use super::tls::{self, Material};
-use super::token_bucket::{Rate, TokenBucket};
 use crate::clock;
 use crate::config::{ClientAuth, ConfigError, Place, Problem as ConfigProblem, WebConfig};
+use crate::sinks::token_bucket::{Rate, TokenBucket};
 
 /// A file that changed so shortly ago may change again without showing it: its times are those of the last tick of the
 /// kernel's clock.
@@ -238,7 +238,7 @@ impl Access {
         let Content { config, material } = content;
         let tls = match (&config.tls, material) {
             (Some(tls), Some(material)) => Some(
-                tls::server_config(tls, material, warnings)
+                tls::server_config(tls, material, config.without_http2, warnings)
                     .map_err(|problem| ConfigError::Invalid(vec![problem]))?,
             ),
             _ => None,

@@ -24,7 +24,7 @@ OLDEST, NEWEST = "1.31", "1.37"  # objects have to be valid in both; the schema'
 COPIES = [("alerts", "*.rules.yml", "rules"), ("dashboards", "*.json", "dashboards")]
 
 # Settings of the daemon that the chart sets from values of its own.
-CHART_SETS = {"socket", "listen", "shm_dir", "web_config"}
+CHART_SETS = {"socket", "listen", "shm_dir", "container_log_dir", "web_config"}
 
 NAME = {"type": "string", "pattern": "^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$", "maxLength": 53}
 STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
@@ -67,6 +67,8 @@ TYPES = {
     "capabilities.add": many({"type": "string", "pattern": "^[A-Z_]+$", "not": {"enum": ["ALL"]}}),
     "podSecurityContext": core("PodSecurityContext"), "securityContext": core("SecurityContext"),
     "port": PORT, "http.address": {"type": "string", "pattern": r"^([0-9.]+|\[[0-9a-fA-F:.]+\])$"},
+    "opentelemetry.endpoint": {"type": "string", "pattern": "^(https?://[^/@ ]+(/[^ ]*)?)?$"},
+    "opentelemetry.protocol": one_of("http/protobuf", "grpc"), "opentelemetry.resourceAttributes": STRINGS,
     "extraArgs": many({"type": "string"}), "env": many(core("EnvVar")), "envFrom": many(core("EnvFromSource")),
     "extraVolumes": many(core("Volume")), "extraVolumeMounts": many(core("VolumeMount")),
     "initContainers": many(core("Container")), "extraContainers": many(core("Container")),

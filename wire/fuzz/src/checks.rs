@@ -151,7 +151,7 @@ fn check_detection(start: &[u8]) {
 fn fits(start: &[u8], layout: Layout) -> bool {
     start.iter().take(FRAME_BYTES_MAX).take(layout.frame_bytes() + 1).enumerate().all(|(offset, &byte)| {
         match offset {
-            _ if offset == 0 || offset == layout.frame_bytes() => (1..=12).contains(&byte),
+            _ if offset == 0 || offset == layout.frame_bytes() => Kind::from_byte(byte).is_some(),
             1..=3 | 17..=19 | HEADER_BYTES.. => byte == 0,
             _ => true,
         }

@@ -10,7 +10,7 @@ const WINDOW_NS: u64 = 10_000_000_000;
 
 /// Lets a few lines of each subject through.
 #[derive(Default)]
-pub(super) struct Throttle {
+pub struct Throttle {
     subjects: Mutex<HashMap<&'static str, Window>>,
 }
 
@@ -22,7 +22,7 @@ struct Window {
 
 impl Throttle {
     /// Whether a line may be written now, and how many were suppressed since the last one.
-    pub(super) fn admit(&self, subject: &'static str, now_ns: u64) -> Option<u64> {
+    pub fn admit(&self, subject: &'static str, now_ns: u64) -> Option<u64> {
         let mut subjects = self.subjects.lock();
         let window = subjects.entry(subject).or_insert(Window { start_ns: now_ns, lines: 0, suppressed: 0 });
         if now_ns.saturating_sub(window.start_ns) >= WINDOW_NS {
