@@ -1,0 +1,126 @@
+"""The frames of the allocation protocol, as wire/PROTOCOL.md has them: 144 bytes, little-endian, zero from byte 40 in requests."""
+
+from __future__ import annotations
+
+import enum
+import struct
+
+FRAME_BYTES = 144
+DEVICES_MAX = 1024
+BUFFER_BYTES_MAX = 1 << 40
+ID_MAX = (1 << 64) - 1
+
+_HEADER = struct.Struct("<B3xiQB3xiQQ")
+_TOTALS = struct.Struct("<6Q")
+_TOTALS_AT = 40
+_INFO = struct.Struct("<2Q6I")
+_INFO_AT = 88
+_TAIL = bytes(FRAME_BYTES - _HEADER.size)
+
+
+class BufferType(enum.IntEnum):
+    """A kind of memory. The first four have the numbers of the first Python client."""
+
+    DRAM = 0
+    L1 = 1
+    L1_SMALL = 2
+    TRACE = 3
+    SYSTEM_MEMORY = 4
+
+
+#: How a frame of 144 bytes names them: tt-metal's own order.
+_WIRE_TYPES = {
+    BufferType.DRAM: 0,
+    BufferType.L1: 1,
+    BufferType.SYSTEM_MEMORY: 2,
+    BufferType.L1_SMALL: 3,
+    BufferType.TRACE: 4,
+}
+
+
+class Kind(enum.IntEnum):
+    """A type of message."""
+
+    ALLOC = 1
+    FREE = 2
+    QUERY = 3
+    RESPONSE = 4
+    DEVICE_INFO_QUERY = 6
+    DEVICE_INFO_RESPONSE = 7
+    CB_ALLOC = 8
+    CB_FREE = 9
+    KERNEL_LOAD = 10
+    KERNEL_UNLOAD = 11
+    HELLO = 13
+    TRACE_CONTEXT = 14
+    ALLOCATION_FAILED = 15
+    LOST = 16
+
+
+def frame(
+    kind: Kind,
+    device_id: int = 0,
+    size: int = 0,
+    buffer_type: int = 0,
+    buffer_id: int = 0,
+    timestamp: int = 0,
+) -> bytes:
+    """A request. Its process id is 0: the kernel tells the daemon whose it is."""
+    return _HEADER.pack(kind, device_id, size, buffer_type, 0, buffer_id, timestamp) + _TAIL
+
+
+def wire_type(buffer_type: BufferType) -> int:
+    """The number of a kind of memory in a frame."""
+    try:
+        return _WIRE_TYPES[BufferType(buffer_type)]
+    except ValueError:
+        names = ", ".join(kind.name for kind in BufferType)
+        raise ValueError(f"buffer_type {buffer_type!r} is none of BufferType's: {names}") from None
+
+
+def checked_device(device_id: int) -> int:
+    """A device's index, if it is one."""
+    if not 0 <= device_id < DEVICES_MAX:
+        raise ValueError(f"device_id {device_id} is not an index from 0 to {DEVICES_MAX - 1}")
+    return device_id
+
+
+def checked_size(size: int) -> int:
+    """A size in bytes, if the daemon would believe it."""
+    if not 1 <= size <= BUFFER_BYTES_MAX:
+        raise ValueError(f"size {size} is not a number of bytes from 1 to {BUFFER_BYTES_MAX}")
+    return size
+
+
+def checked_id(buffer_id: int) -> int:
+    """A buffer's id, if it fits."""
+    if not 0 <= buffer_id <= ID_MAX:
+        raise ValueError(f"buffer_id {buffer_id} does not fit into 64 bits without a sign")
+    return buffer_id
+
+
+def totals(reply: bytes) -> tuple[int, ...]:
+    """DRAM, L1, L1_SMALL, TRACE, circular buffers, kernels: bytes held on a device by all processes."""
+    return _TOTALS.unpack_from(reply, _TOTALS_AT)
+
+
+def device_info(reply: bytes) -> tuple[int, ...]:
+    """Bytes of DRAM and of L1, architecture, DRAM channels, bytes per channel, L1 bytes per core, is known, devices."""
+    return _INFO.unpack_from(reply, _INFO_AT)
+
+
+def trace_context(traceparent: str) -> bytes | None:
+    """The message for a W3C traceparent; None for one that says nothing."""
+    version, _, rest = traceparent.strip().partition("-")
+    trace_id, _, rest = rest.partition("-")
+    parent_id, _, flags = rest.partition("-")
+    try:
+        trace, parent = bytes.fromhex(trace_id), bytes.fromhex(parent_id)
+        is_valid = len(trace) == 16 and len(parent) == 8 and any(trace) and any(parent) and version != "ff"
+        flag = int(flags[:2], 16)
+    except ValueError:
+        return None
+    if not is_valid:
+        return None
+    first, last, parent_number = (int.from_bytes(part, "little") for part in (trace[:8], trace[8:], parent))
+    return frame(Kind.TRACE_CONTEXT, size=first, buffer_type=flag, buffer_id=last, timestamp=parent_number)
