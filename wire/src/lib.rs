@@ -40,6 +40,8 @@ mod error;
 mod reply;
 mod trace_context;
 
+pub mod stats;
+
 pub use buffer_type::{BufferType, BufferTypes, KernelKind};
 pub use detect::{Detection, detect};
 pub use error::{FrameError, ReplyError};
