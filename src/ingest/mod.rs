@@ -12,6 +12,7 @@ mod containers;
 mod processes;
 
 mod apply;
+mod replay;
 mod session;
 mod stream;
 
@@ -50,6 +51,7 @@ use peer::{Peer, PeerError};
 use processes::Processes;
 use procfs::ArgumentsReader;
 use regions::Regions;
+pub use replay::Replay;
 use session::Session;
 use stream::Stream;
 

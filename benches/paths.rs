@@ -1,0 +1,162 @@
+//! The hot paths by themselves, each run a given number of times: what `tests/instructions.rs` counts.
+//!
+//! The idea is that nothing here depends on time, chance or another process, so that the processor's instructions can be counted, and
+//! that they are counted for two numbers of rounds: the difference knows nothing of the start.
+
+use std::collections::HashSet;
+use std::hint::black_box;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use ttmem_wire::{BufferType, Header, Kind, Layout, encode_request};
+
+use crate::ingest::Replay;
+use crate::registry::{Identity, MemoryType, ProcessInfo, Registry, Snapshot, Source, Time};
+use crate::views::exposition::{Exposition, Selection, expose};
+use crate::views::protobuf::Protobuf;
+use crate::views::text::{Dialect, Text};
+
+/// Buffers that are live while frames are applied: more than the first levels of a table, fewer than would leave the cache.
+const LIVE_BUFFERS: u64 = 1_000;
+/// Frames in a read of a client that batches.
+const BATCH_FRAMES: usize = 64;
+/// Questions in a round.
+const QUERIES: u64 = 100;
+
+/// What is exposed: as many processes as one host has, each with as many kinds of memory as most have.
+const PROCESSES: u32 = 16;
+const DEVICES: u16 = 4;
+const MEMORY_TYPES: [MemoryType; 2] = [MemoryType::Dram, MemoryType::L1];
+
+/// One hot path.
+pub(super) struct HotPath {
+    /// What its line in tests/recorded/instructions.txt is called.
+    pub(super) name: &'static str,
+    /// Runs it in rounds, and says how often it has been gone in all.
+    pub(super) run: fn(u32) -> anyhow::Result<u64>,
+}
+
+/// Every path that is counted.
+pub(super) const HOT_PATHS: &[HotPath] = &[
+    HotPath { name: "apply_frame_72_alone", run: |rounds| apply(rounds, Layout::Bytes72, 1) },
+    HotPath { name: "apply_frame_72_of_64", run: |rounds| apply(rounds, Layout::Bytes72, BATCH_FRAMES) },
+    HotPath { name: "apply_frame_144_of_64", run: |rounds| apply(rounds, Layout::Bytes144, BATCH_FRAMES) },
+    HotPath { name: "answer_query", run: answer_queries },
+    HotPath { name: "snapshot_series", run: take_snapshots },
+    HotPath { name: "encode_series_text", run: |rounds| expose_text(rounds, Dialect::Prometheus) },
+    HotPath { name: "encode_series_openmetrics", run: |rounds| expose_text(rounds, Dialect::OpenMetrics) },
+    HotPath { name: "encode_series_protobuf", run: expose_protobuf },
+];
+
+/// Runs the path of that name, and says how often it has been gone.
+pub(super) fn run(name: &str, rounds: u32) -> anyhow::Result<u64> {
+    let path = HOT_PATHS.iter().find(|path| path.name == name).context("there is no such hot path")?;
+    (path.run)(rounds)
+}
+
+const fn at(nanoseconds: u64) -> Time {
+    Time { monotonic_ns: nanoseconds, unix_ns: nanoseconds }
+}
+
+/// Every live buffer is freed and comes again, so that each round finds what the one before has found.
+fn apply(rounds: u32, layout: Layout, batch_frames: usize) -> anyhow::Result<u64> {
+    let mut replay = Replay::new(Arc::new(Registry::new(0)), layout)?;
+    let allocate = |buffer| frame(Kind::Alloc, buffer, layout);
+    let fill: Vec<u8> = (0..LIVE_BUFFERS).flat_map(allocate).collect();
+    replay.apply(&fill, at(0))?;
+    let turnover = |buffer| [frame(Kind::Free, buffer, layout), allocate(buffer)];
+    let round: Vec<u8> = (0..LIVE_BUFFERS).flat_map(turnover).flatten().collect();
+    for _ in 0..rounds {
+        for read in round.chunks(batch_frames * layout.frame_bytes()) {
+            replay.apply(read, at(1))?;
+        }
+    }
+    Ok(u64::from(rounds) * 2 * LIVE_BUFFERS)
+}
+
+/// Ids as allocators give them: addresses, in no order.
+fn frame(kind: Kind, buffer: u64, layout: Layout) -> Vec<u8> {
+    let buffer_id = buffer.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 28 << 5;
+    let buffer_type = layout.buffer_types().encode(BufferType::Dram).unwrap_or_default();
+    let message = Header { size_bytes: 2048, buffer_type, buffer_id, ..Header::request(kind) };
+    encode_request(&message, layout).to_vec()
+}
+
+fn answer_queries(rounds: u32) -> anyhow::Result<u64> {
+    let mut replay = Replay::new(Arc::new(Registry::new(0)), Layout::Bytes72)?;
+    replay.apply(&frame(Kind::Alloc, 1, Layout::Bytes72), at(0))?;
+    let query = encode_request(&Header::request(Kind::Query), Layout::Bytes72);
+    for _ in 0..u64::from(rounds) * QUERIES {
+        let reply = replay.apply(&query, at(1))?;
+        ensure!(reply.len() == query.len(), "the query has not been answered");
+    }
+    Ok(u64::from(rounds) * QUERIES)
+}
+
+fn populated() -> Registry {
+    let registry = Registry::new(0);
+    for pid in 1..=PROCESSES {
+        let info = ProcessInfo {
+            name: format!("model-server-{pid}"),
+            uid: 1000,
+            user: "inference".to_owned(),
+            cgroup: None,
+            start_time_seconds: Some(1.0),
+            source: Source::Socket,
+        };
+        let process = registry.process(Identity { pid, start_ticks: 1 }, 1, info);
+        let mut batch = registry.batch(&process, 1);
+        let places = (0..DEVICES).flat_map(|device| MEMORY_TYPES.map(|memory_type| (device, memory_type)));
+        for (device, memory_type) in places {
+            // The sizes of a model's shards; they fit by the registry's bounds.
+            let _ = batch.allocate(device, memory_type, u64::from(pid), 123_456_789);
+        }
+    }
+    registry
+}
+
+/// Places of processes: what a snapshot's work grows with.
+const PLACES: u64 = PROCESSES as u64 * DEVICES as u64 * MEMORY_TYPES.len() as u64;
+
+fn take_snapshots(rounds: u32) -> anyhow::Result<u64> {
+    let registry = populated();
+    for _ in 0..rounds {
+        let snapshot = black_box(registry.snapshot(at(2)));
+        ensure!(snapshot.processes.len() == PROCESSES as usize, "a process is missing");
+    }
+    Ok(u64::from(rounds) * PLACES)
+}
+
+fn expose_text(rounds: u32, dialect: Dialect) -> anyhow::Result<u64> {
+    expose_rounds(rounds, || Text::new(dialect, 0), Text::finish)
+}
+
+fn expose_protobuf(rounds: u32) -> anyhow::Result<u64> {
+    expose_rounds(rounds, Protobuf::default, Protobuf::finish)
+}
+
+fn expose_rounds<E: Exposition>(
+    rounds: u32,
+    begin: impl Fn() -> E,
+    finish: impl Fn(E) -> Vec<u8>,
+) -> anyhow::Result<u64> {
+    let snapshot = populated().snapshot(at(2));
+    let selection = Selection { names: HashSet::new(), processes_max: PROCESSES as usize };
+    let exposed = |mut exposition: E| {
+        expose(&snapshot, &selection, 0, &mut exposition);
+        black_box(finish(exposition))
+    };
+    for _ in 0..rounds {
+        ensure!(!exposed(begin()).is_empty(), "nothing has been exposed");
+    }
+    Ok(u64::from(rounds) * series(&snapshot, &selection))
+}
+
+/// The series of an exposition: whatever the format, those of Prometheus' text, where each has its line.
+fn series(snapshot: &Snapshot, selection: &Selection) -> u64 {
+    let mut text = Text::new(Dialect::Prometheus, 0);
+    expose(snapshot, selection, 0, &mut text);
+    let text = text.finish();
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && line[0] != b'#');
+    lines.count() as u64
+}
