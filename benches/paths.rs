@@ -101,6 +101,7 @@ fn populated() -> Registry {
             uid: 1000,
             user: "inference".to_owned(),
             cgroup: None,
+            container: None,
             start_time_seconds: Some(1.0),
             source: Source::Socket,
         };

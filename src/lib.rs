@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod mapping;
 pub mod socket;
 pub mod throttle;
 

@@ -13,7 +13,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("activation", &[]),
     ("throttle", &[]),
     ("config", &[]),
-    ("registry", &[]),
+    ("mapping", &[]),
+    // What it publishes lies in the stats pages, whose layout is the protocol's.
+    ("registry", &["wire::stats", "wire::Arch", "mapping"]),
     ("ingest", &["wire", "registry", "config", "clock", "socket", "throttle"]),
     ("views", &["registry"]),
     ("analysis", &["registry"]),

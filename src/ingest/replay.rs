@@ -3,14 +3,13 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 
 use tokio::runtime::{Builder, Runtime};
 use ttmem_wire::Layout;
 
 use super::apply::{Applier, Fault};
 use super::peer::{Peer, PeerError};
-use super::{ArgumentsReader, Attribution, Context, Policy, Processes, Throttle};
+use super::{Attribution, Context, Devices};
 use crate::config::Config;
 use crate::registry::{Registry, Time};
 
@@ -28,12 +27,9 @@ impl Replay {
     /// A session in that layout, of a daemon with nothing configured.
     pub fn new(registry: Arc<Registry>, layout: Layout) -> io::Result<Replay> {
         let runtime = Builder::new_current_thread().enable_io().build()?;
-        let throttle = Arc::new(Throttle::default());
-        let processes =
-            Processes::new(Arc::clone(&registry), Arc::clone(&throttle), runtime.handle().clone());
-        let (policy, arguments) = (Policy::new(&Config::default()), ArgumentsReader::start()?);
-        let clients = AtomicU32::new(1);
-        let context = Arc::new(Context { registry, processes, throttle, policy, arguments, clients });
+        let config = Config { container_log_dir: None, ..Config::default() };
+        let devices = Devices::new(Arc::clone(&registry));
+        let context = Context::new(&config, registry, devices, runtime.handle().clone())?;
         let (own_end, _other_end) = UnixStream::pair()?;
         let peer = Peer::of(&own_end).map_err(|error| match error {
             PeerError::Io(error) => error,
