@@ -1,5 +1,6 @@
 //! PROTOCOL.md names every message, bound and reason as the code does.
 
+use ttmem_wire::stats::{Figure, PAGE_HEADER_BYTES, PageKind};
 use ttmem_wire::{
     BUFFER_BYTES_MAX, DEFAULT_SOCKET_PATH, DETECTION_SILENCE_MILLISECONDS, DEVICE_COUNT_QUERY, DEVICE_ID_MAX,
     FrameError, Kind, REPLY_PREFIX_BYTES,
@@ -39,4 +40,35 @@ fn every_reason_for_a_closed_connection_has_its_row() {
     ] {
         check(&format!("| {} |", error.reason()));
     }
+}
+
+#[test]
+fn the_tables_of_the_stats_pages_are_the_layout() {
+    // The rows of a section's tables: offset, size, field.
+    let rows = |section: &str| -> Vec<(usize, usize, &str)> {
+        let document = include_str!("../PROTOCOL.md");
+        let (_, text) = document.split_once(section).unwrap_or_else(|| panic!("no section {section}"));
+        let text = text.split("\n##").next().unwrap_or_default();
+        let cells = text.lines().map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+        let row = |cells: Vec<&'static str>| {
+            Some((cells.get(1)?.parse().ok()?, cells.get(2)?.parse().ok()?, *cells.get(4)?))
+        };
+        cells.filter_map(row).collect()
+    };
+    let check = |section: &str, bytes: usize| {
+        let rows = rows(section);
+        let end = rows.iter().fold(0, |at, (offset, size, field)| {
+            assert_eq!(*offset, at, "{section}: {field}");
+            offset + size
+        });
+        assert_eq!(end, bytes, "{section}");
+        rows
+    };
+    check(".1 The header, in every page", PAGE_HEADER_BYTES);
+    let row_bytes = |kind: PageKind| kind.page_bytes(2) - kind.page_bytes(1);
+    check(".3 Devices", row_bytes(PageKind::Devices));
+    let holder = check(".4 Processes", row_bytes(PageKind::Processes));
+    let figures: Vec<_> =
+        holder.iter().filter(|(offset, ..)| (40..144).contains(offset)).map(|row| row.2).collect();
+    assert_eq!(figures, Figure::ALL.map(Figure::name));
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::vec::Vec;
 
-use super::sequence::{ATTEMPTS_MAX, write_alone, write_among_others};
+use super::sequence::{write_alone, write_among_others};
 use super::*;
 use crate::{Arch, Totals};
 
@@ -129,9 +129,9 @@ fn a_header_that_cannot_be_is_refused() {
     check(ROWS_MAX, u64::MAX, PageError::Sizes);
     check(SIZES, rows(0), PageError::Sizes);
     check(SIZES, rows(257), PageError::Sizes);
-    check(SIZES, rows(u32::MAX & !7), PageError::Sizes);
+    check(SIZES, rows(!7), PageError::Sizes);
     check(SIZES, joined(8, 256), PageError::Sizes);
-    check(SIZES, joined(u32::MAX & !7, 256), PageError::Sizes);
+    check(SIZES, joined(!7, 256), PageError::Sizes);
     assert_eq!(DevicePage::open(&[]).err(), Some(PageError::NotAPage));
     assert_eq!(DevicePage::open(&page(PageKind::Devices)[..20]).err(), Some(PageError::Sizes));
 }
@@ -176,7 +176,6 @@ fn a_row_whose_writer_was_killed_inside_is_given_up() {
     row[0].fetch_add(1, Relaxed);
     let page = DevicePage::open(&words).expect("a page");
     assert_eq!((page.totals(0), page.device(0)), (Err(Busy), Err(Busy)));
-    assert!(ATTEMPTS_MAX > 0);
 }
 
 #[test]
