@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, send};
+use ttmem_client::{BufferType, Client, Options};
 use ttmem_wire::{Frame, Header, Kind, Layout, encode_request};
 
 use super::Bench;
@@ -36,6 +37,15 @@ const ROUND_TIMEOUT: Duration = Duration::from_secs(120);
 const READY: u8 = b'r';
 const DONE: u8 = b'd';
 
+/// How a client reports.
+#[derive(Clone, Copy)]
+pub(super) enum Way {
+    /// In frames, so many per send().
+    Frames { batch: usize },
+    /// Through a ring, with the client library.
+    Ring,
+}
+
 /// Client processes that are connected and wait for the start.
 pub(super) struct Fleet {
     children: Vec<OwnedChild>,
@@ -47,12 +57,7 @@ pub(super) struct Fleet {
 
 impl Fleet {
     /// Starts the clients and waits until all are connected.
-    pub(super) fn connect(
-        bench: &Bench,
-        socket: &Path,
-        frames_each: u64,
-        batch: usize,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn connect(bench: &Bench, socket: &Path, frames_each: u64, way: Way) -> anyhow::Result<Self> {
         let (waiting, start) = io::pipe()?;
         let (mut progress, report) = io::pipe()?;
         let mut children = Vec::with_capacity(CLIENTS);
@@ -62,10 +67,12 @@ impl Fleet {
                 .args(["bench", "--role", "client", "--socket"])
                 .arg(socket)
                 .args(["--frames", &frames_each.to_string()])
-                .args(["--batch", &batch.to_string()])
                 .stdin(waiting.try_clone()?)
                 .stdout(report.try_clone()?)
                 .stderr(Stdio::inherit());
+            if let Way::Frames { batch } = way {
+                command.args(["--batch", &batch.to_string()]);
+            }
             children.push(OwnedChild::spawn(&mut command)?);
         }
         drop(report);
@@ -131,6 +138,34 @@ pub(super) fn send_frames(socket: &Path, frames: u64, batch: usize) -> anyhow::R
         bail!("the server answered, although nothing was asked");
     }
     signal_parent(DONE)
+}
+
+/// The same through a ring.
+pub(super) fn report_in_ring(socket: &Path, reports: u64) -> anyhow::Result<()> {
+    let client = ring_client(socket)?;
+    signal_parent(READY)?;
+    io::stdin().read_to_end(&mut Vec::new())?;
+
+    let ids = 0..WORKING_SET;
+    ids.clone().for_each(|id| client.allocated(0, BufferType::Dram, id, BUFFER_BYTES));
+    for _ in 1..reports / TURN_FRAMES {
+        for id in ids.clone() {
+            client.freed(0, id);
+            client.allocated(0, BufferType::Dram, id, BUFFER_BYTES);
+        }
+    }
+    ids.for_each(|id| client.freed(0, id));
+    ensure!(client.flush(ROUND_TIMEOUT), "the daemon does not take what is in the ring");
+    signal_parent(DONE)
+}
+
+/// A client that has its rings.
+pub(super) fn ring_client(socket: &Path) -> anyhow::Result<Client> {
+    let client = Client::with_options(Options { socket: socket.to_owned(), ..Options::default() });
+    // Of no size, so it is nothing; but it makes the client connect.
+    client.freed(0, u64::MAX);
+    ensure!(client.flush(ROUND_TIMEOUT), "the daemon does not answer");
+    Ok(client)
 }
 
 fn signal_parent(byte: u8) -> anyhow::Result<()> {

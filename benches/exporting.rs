@@ -18,8 +18,8 @@ const BATCH: usize = 64;
 /// Takes turns between a daemon that exports and one that does not.
 pub(super) fn beside_none(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
     let collector = collect()?;
-    let mut without = Contender::start(bench, Subject::Ttmem, BATCH)?;
-    let mut with = Contender::start(bench, Subject::TtmemExporting(collector), BATCH)?;
+    let mut without = Contender::with_frames(bench, Subject::Ttmem, BATCH)?;
+    let mut with = Contender::with_frames(bench, Subject::TtmemExporting(collector), BATCH)?;
     for _ in 0..bench.effort.rounds {
         without.round(bench)?;
         with.round(bench)?;

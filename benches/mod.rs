@@ -14,6 +14,7 @@ mod measure;
 mod paths;
 mod query;
 mod report;
+mod ring;
 mod scrape;
 mod seed;
 mod servers;
@@ -48,6 +49,12 @@ const ROWS: &[Row] = &[
         about: "8 client processes report over the socket, 64 frames per send()",
         measure: throughput::batched,
     },
+    Row {
+        name: "ring-reports",
+        about: "8 client processes report through rings, beside 64 frames per send()",
+        measure: ring::throughput,
+    },
+    Row { name: "ring", about: "what one report costs the thread that makes it", measure: ring::cost },
     Row {
         name: "reports-exporting",
         about: "the same, with everything exported over OTLP and without",
@@ -158,7 +165,7 @@ fn role_arguments() -> [Arg; 8] {
             .value_parser(["limit", "seed", "blocking", "daemon", "client"]),
         Arg::new("socket").long("socket").hide(true).value_parser(value_parser!(PathBuf)),
         Arg::new("frames").long("frames").hide(true).default_value("0").value_parser(value_parser!(u64)),
-        Arg::new("batch").long("batch").hide(true).default_value("1").value_parser(value_parser!(usize)),
+        Arg::new("batch").long("batch").hide(true).value_parser(value_parser!(usize)),
         Arg::new("path")
             .long("path")
             .hide(true)
@@ -244,8 +251,10 @@ fn play(role: &str, arguments: &ArgMatches) -> anyhow::Result<()> {
         }
         "client" => {
             let frames: &u64 = arguments.get_one("frames").context("a client needs --frames")?;
-            let batch: &usize = arguments.get_one("batch").context("a client needs --batch")?;
-            clients::send_frames(socket, *frames, *batch)
+            match arguments.get_one::<usize>("batch") {
+                Some(batch) => clients::send_frames(socket, *frames, *batch),
+                None => clients::report_in_ring(socket, *frames),
+            }
         }
         unknown => bail!("there is no role `{unknown}`"),
     }

@@ -1,6 +1,8 @@
 //! Reports over the socket: how many a second the daemon takes, beside the limit and beside the seed.
 
-use super::clients::{CLIENTS, Fleet, TURN_FRAMES};
+use std::rc::Rc;
+
+use super::clients::{CLIENTS, Fleet, TURN_FRAMES, Way};
 use super::measure::Spread;
 use super::report::{self, Figure, Finding, Goal, Report};
 use super::servers::{Server, Subject};
@@ -20,9 +22,9 @@ pub(super) fn batched(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
 }
 
 fn compare(bench: &Bench, row: &Row, batch: usize, goal: Goal) -> anyhow::Result<Report> {
-    let mut limit = Contender::start(bench, Subject::Limit, batch)?;
-    let mut ttmem = Contender::start(bench, Subject::Ttmem, batch)?;
-    let mut seed = Contender::start(bench, Subject::Seed, batch)?;
+    let start = |subject: Subject| Contender::with_frames(bench, subject, batch);
+    let (mut limit, mut ttmem, mut seed) =
+        (start(Subject::Limit)?, start(Subject::Ttmem)?, start(Subject::Seed)?);
     for _ in 0..bench.effort.rounds {
         for contender in [&mut limit, &mut ttmem, &mut seed] {
             contender.round(bench)?;
@@ -42,8 +44,9 @@ fn compare(bench: &Bench, row: &Row, batch: usize, goal: Goal) -> anyhow::Result
 
 /// One server through all its rounds.
 pub(super) struct Contender {
-    pub(super) server: Server,
-    batch: usize,
+    pub(super) server: Rc<Server>,
+    name: &'static str,
+    way: Way,
     /// What each client sends in a round: the slowest of the three would need minutes for what the fastest does in one
     /// second, so each gets what it can do in about the same time.
     events_each: u64,
@@ -54,10 +57,22 @@ pub(super) struct Contender {
 }
 
 impl Contender {
-    pub(super) fn start(bench: &Bench, subject: Subject, batch: usize) -> anyhow::Result<Self> {
+    /// A server of its own, to which clients send so many frames per send().
+    pub(super) fn with_frames(bench: &Bench, subject: Subject, batch: usize) -> anyhow::Result<Self> {
+        let server = Rc::new(Server::start(bench, subject)?);
+        Self::start(bench, server, subject.name(), Way::Frames { batch })
+    }
+
+    pub(super) fn start(
+        bench: &Bench,
+        server: Rc<Server>,
+        name: &'static str,
+        way: Way,
+    ) -> anyhow::Result<Self> {
         let mut contender = Self {
-            server: Server::start(bench, subject)?,
-            batch,
+            server,
+            name,
+            way,
             events_each: WARM_UP_EVENTS_EACH,
             rates: Vec::new(),
             events: 0,
@@ -76,7 +91,7 @@ impl Contender {
     }
 
     pub(super) fn round(&mut self, bench: &Bench) -> anyhow::Result<()> {
-        let fleet = Fleet::connect(bench, &self.server.socket, self.events_each, self.batch)?;
+        let fleet = Fleet::connect(bench, &self.server.socket, self.events_each, self.way)?;
         let events = self.events_each * CLIENTS as u64;
         let counted_before = self.server.counted()?;
         let cpu_before = self.server.cpu_seconds()?;
@@ -92,7 +107,7 @@ impl Contender {
         let rate = Spread::of(&self.rates);
         let figure = |name, value| Figure { name, value };
         Ok(report::Subject {
-            name: self.server.subject.name(),
+            name: self.name,
             figures: vec![
                 figure("events_per_second", rate.median),
                 figure("lowest", rate.lowest),

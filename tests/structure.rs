@@ -6,7 +6,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-/// What each module may use, as the beginnings of paths; `wire` is the crate of that name. Nothing else of ours is allowed.
+/// What each module may use, as the beginnings of paths; `wire` and `client` are crates. Nothing else of ours is allowed.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("socket", &[]),
@@ -38,14 +38,24 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     // What it shows is what the API says; the demonstration's workers are clients like any other.
     ("cli", &["wire", "views::json", "config", "daemon", "bench"]),
-    // It measures from outside, but for the hot paths whose instructions are counted.
-    ("bench", &["wire", "registry", "ingest::Replay", "views"]),
+    // It measures from outside, the client library too, but for the hot paths whose instructions are counted.
+    ("bench", &["wire", "client", "registry", "ingest::Replay", "views"]),
     ("main", &["cli"]),
 ];
 
 /// Folders with sources, beside build.rs.
-const RUST_FOLDERS: &[&str] =
-    &["src", "benches", "tests", "wire/src", "wire/tests", "wire/fuzz/src", "wire/fuzz/fuzz_targets"];
+const RUST_FOLDERS: &[&str] = &[
+    "src",
+    "benches",
+    "tests",
+    "wire/src",
+    "wire/tests",
+    "wire/fuzz/src",
+    "wire/fuzz/fuzz_targets",
+    "clients/rust/src",
+];
+/// What the client library depends on: it is a part of other people's programs.
+const CLIENT_DEPENDENCIES: &[&str] = &["ttmem-wire", "libc"];
 /// Folders in which nothing is ours, or nothing is text.
 const FOREIGN_FOLDERS: &[&str] = &[".git", "target", "corpus", "node_modules", "__pycache__"];
 /// Names that say nothing about a file's place in the path of the data.
@@ -95,6 +105,23 @@ fn wire_stands_alone() {
         sources.iter().filter(|source| source.path.starts_with("wire/src/") && !source.is_test()).collect();
     assert!(files.len() > 5);
     assert_none(files.into_iter().flat_map(standard_library));
+}
+
+#[test]
+fn the_client_stands_on_wire_and_libc_alone() {
+    let is_allowed = |complaint: &String| {
+        let name = complaint.rsplit("depends on ").next().and_then(|line| line.split([' ', '=']).next());
+        name.is_some_and(|name| CLIENT_DEPENDENCIES.contains(&name))
+    };
+    let depends_on = dependencies(&Source::read("clients/rust/Cargo.toml"));
+    assert_eq!(depends_on.len(), CLIENT_DEPENDENCIES.len());
+    assert_none(depends_on.into_iter().filter(|complaint| !is_allowed(complaint)));
+    let sources = sources();
+    let files: Vec<_> =
+        sources.iter().filter(|source| source.path.starts_with("clients/rust/src/")).collect();
+    assert!(files.len() > 5);
+    let daemons = files.iter().filter(|source| words(&source.code()).iter().any(|word| word.text == "ttmem"));
+    assert_none(daemons.map(|source| format!("{}: uses the daemon", source.path)));
 }
 
 #[test]
@@ -148,6 +175,7 @@ fn each_rule_finds_what_breaks_it() {
     check(imports_of("src/cli.rs", "use crate::views::*;"), &["cli uses views"]);
     check(imports_of("src/main.rs", "use ttmem::registry::Registry;"), &["main uses registry::Registry"]);
     check(imports_of("benches/limit.rs", "use crate::ingest::Ingest;"), &["bench uses ingest::Ingest"]);
+    check(imports_of("src/cli/demo.rs", "use ttmem_client::Client;"), &["cli uses client::Client"]);
     check(imports_of("src/new/mod.rs", "use crate::clock;"), &["new has no row"]);
     for harmless in [
         "use crate::registry::Snapshot; use super::json; pub(in super::super) fn f() {} pub(crate) fn g() {}",
@@ -322,14 +350,16 @@ fn imports(source: &Source) -> Vec<String> {
     let mut uses = Vec::new();
     for (at, word) in words.iter().enumerate() {
         let is_begin = at == 0 || words[at - 1].text != "::";
-        if is_begin && ["crate", "super", "ttmem", "ttmem_wire"].contains(&word.text) {
+        if is_begin && ["crate", "super", "ttmem", "ttmem_wire", "ttmem_client"].contains(&word.text) {
             let mut paths = Vec::new();
             expand(&words, at, &module, &mut paths);
             uses.extend(paths.into_iter().map(|path| (word.line, path)));
         }
     }
-    let is_ours =
-        |path: &str| ALLOWED.iter().any(|(known, _)| is_within(path, known)) || is_within(path, "wire");
+    let is_ours = |path: &str| {
+        let crates = ["wire", "client"].into_iter();
+        ALLOWED.iter().map(|(known, _)| *known).chain(crates).any(|known| is_within(path, known))
+    };
     let is_allowed =
         |path: &str| is_within(path, module[0]) || allowed.iter().any(|allowed| is_within(path, allowed));
     uses.retain(|(_, path)| is_ours(path) && !is_allowed(path));
@@ -351,6 +381,7 @@ fn expand(words: &[Word<'_>], mut at: usize, module: &[&str], paths: &mut Vec<St
         match text(at) {
             "crate" | "ttmem" => path.clear(),
             "ttmem_wire" => path = vec!["wire"],
+            "ttmem_client" => path = vec!["client"],
             "super" => {
                 path.pop();
             }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 use ttmem_wire as wire;
-use wire::{Header, Kind, Layout, Reply, Totals};
+use wire::{Header, Hello, Kind, Layout, Reply, Totals};
 
 use super::Context;
 use super::attribution::Attribution;
+use super::processes::Tracked;
 use crate::registry::{
     Allocated, AllocationFailure, Arch, Batch, BufferFilter, Cursor, DEVICES_MAX, Device, Event, KernelKind,
     Loss, MemoryType, Refusal, Rejection, Time, TraceContext,
@@ -30,11 +31,15 @@ pub(super) struct Applier {
     attribution: Attribution,
     /// Messages seen in the current run of frames, by kind.
     counts: [u64; Event::ALL.len()],
+    /// A HELLO that the session has to act on before it goes on.
+    hello: Option<Hello>,
+    /// The process's generation when the session negotiated: what it still brings of an earlier one counts no more.
+    generation: Option<u64>,
 }
 
 impl Applier {
     pub(super) fn new(context: Arc<Context>, attribution: Attribution) -> Self {
-        Self { context, attribution, counts: [0; Event::ALL.len()] }
+        Self { context, attribution, counts: [0; Event::ALL.len()], hello: None, generation: None }
     }
 
     pub(super) fn peer_pid(&self) -> u32 {
@@ -51,7 +56,61 @@ impl Applier {
         time: Time,
         out: &mut Vec<u8>,
     ) -> Result<usize, Fault> {
-        let outcome = self.apply_frames(frames, layout, offset, time, out);
+        let frame_bytes = layout.frame_bytes();
+        let messages =
+            frames.chunks_exact(frame_bytes).zip((offset..).step_by(frame_bytes)).map(|(frame, offset)| {
+                let message =
+                    wire::decode_request(frame, layout).map_err(|error| BadFrame::new(error, offset))?;
+                Ok((message, offset))
+            });
+        let stopped_at = self.apply_messages(messages, layout, time, out)?;
+        let whole = frames.len() - frames.len() % frame_bytes;
+        Ok(stopped_at.map_or(whole, |at| (at - offset) as usize))
+    }
+
+    /// Applies messages out of a ring, and gives the number of those that were used.
+    pub(super) fn apply_records(&mut self, records: &[Header], time: Time) -> Result<usize, Fault> {
+        let messages = records.iter().zip(0_u64..).map(|(message, index)| Ok((*message, index)));
+        // What is in a ring is read like the largest frame. Nothing in it is answered.
+        let stopped_at = self.apply_messages(messages, Layout::Bytes144, time, &mut Vec::new())?;
+        Ok(stopped_at.map_or(records.len(), |index| index as usize))
+    }
+
+    /// A HELLO that has come, once; the messages behind it wait.
+    pub(super) fn take_hello(&mut self) -> Option<Hello> {
+        self.hello.take()
+    }
+
+    /// The peer's process, of whose generation this session is from now on.
+    pub(super) fn negotiate(&mut self, time: Time) -> io::Result<Arc<Tracked>> {
+        let tracked = self.attribution.process(self.attribution.peer_pid(), time.monotonic_ns)?;
+        self.generation.get_or_insert_with(|| tracked.generation());
+        Ok(tracked)
+    }
+
+    pub(super) fn peer_uid(&self) -> u32 {
+        self.attribution.peer_uid()
+    }
+
+    /// The peer's process will report anew what it holds: what is known of it is forgotten.
+    pub(super) fn renew(&mut self, time: Time) -> io::Result<()> {
+        let tracked = self.attribution.process(self.attribution.peer_pid(), time.monotonic_ns)?;
+        let mut batch = self.context.registry.batch(tracked.process(), time.monotonic_ns);
+        batch.forget();
+        // While the ledger is held, so that no older session comes in between.
+        self.generation = Some(tracked.renew());
+        Ok(())
+    }
+
+    /// Applies messages until there are no more, or until one has to wait: its place is given.
+    fn apply_messages(
+        &mut self,
+        messages: impl Iterator<Item = Result<(Header, u64), Fault>>,
+        layout: Layout,
+        time: Time,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<u64>, Fault> {
+        let outcome = self.apply_in_turn(messages, layout, time, out);
         for (event, count) in Event::ALL.iter().zip(&mut self.counts) {
             if *count > 0 {
                 self.context.registry.events().count(*event, std::mem::take(count));
@@ -60,28 +119,20 @@ impl Applier {
         outcome
     }
 
-    fn apply_frames(
+    fn apply_in_turn(
         &mut self,
-        frames: &[u8],
+        mut messages: impl Iterator<Item = Result<(Header, u64), Fault>>,
         layout: Layout,
-        offset: u64,
         time: Time,
         out: &mut Vec<u8>,
-    ) -> Result<usize, Fault> {
+    ) -> Result<Option<u64>, Fault> {
         let context = Arc::clone(&self.context);
-        let frame_bytes = layout.frame_bytes();
-        let mut messages =
-            frames.chunks_exact(frame_bytes).zip((offset..).step_by(frame_bytes)).map(|(frame, offset)| {
-                let message =
-                    wire::decode_request(frame, layout).map_err(|error| BadFrame::new(error, offset))?;
-                Ok::<_, Fault>((message, offset))
-            });
         let mut budget = TURN_BUDGET;
         let mut next = messages.next().transpose()?;
         while let Some((message, at)) = next {
-            if budget == 0 {
-                // The other sessions of this thread come first.
-                return Ok((at - offset) as usize);
+            if budget == 0 || self.hello.is_some() {
+                // The other sessions of this thread come first, or what the HELLO asks for.
+                return Ok(Some(at));
             }
             let Some(mut report) = self.report(&message, layout) else {
                 self.answer(&message, layout, at, time, out);
@@ -95,10 +146,13 @@ impl Applier {
             }
             let tracked = self.attribution.process(claimed, time.monotonic_ns)?;
             let mut batch = context.registry.batch(tracked.process(), time.monotonic_ns);
+            let is_outdated = self.generation.is_some_and(|own| own != tracked.generation());
             let mut at = at;
             next = loop {
                 self.counts[report.event as usize] += 1;
-                if let Err(rejection) = report.apply(&mut batch, context.registry.events(), time) {
+                if is_outdated {
+                    // A newer connection of the same process has reported it once more.
+                } else if let Err(rejection) = report.apply(&mut batch, context.registry.events(), time) {
                     self.reject(rejection, at, time);
                 }
                 budget = budget.saturating_sub(batch.take_searches());
@@ -111,15 +165,21 @@ impl Applier {
                 }
             };
         }
-        Ok(frames.len() - frames.len() % frame_bytes)
+        Ok(None)
     }
 
     /// Whether the message says the same in every layout.
     pub(super) fn has_one_meaning(&self, message: &Header) -> bool {
         let [seed, metal] = [wire::BufferTypes::Seed, wire::BufferTypes::Metal];
-        !matches!(message.kind, Kind::Alloc | Kind::AllocationFailed)
-            || self.context.policy.buffer_types.is_some()
-            || seed.decode(message.buffer_type) == metal.decode(message.buffer_type)
+        match message.kind {
+            Kind::Alloc | Kind::AllocationFailed => {
+                self.context.policy.buffer_types.is_some()
+                    || seed.decode(message.buffer_type) == metal.decode(message.buffer_type)
+            }
+            // Only the largest frame has room for its answer.
+            Kind::Hello => false,
+            _ => true,
+        }
     }
 
     /// The message as a change of what a process holds, if it is one.
@@ -148,6 +208,15 @@ impl Applier {
             Kind::DumpKernels => {
                 self.counts[Event::DumpKernels as usize] += 1;
                 self.dump_kernels(time);
+            }
+            Kind::Hello => {
+                self.counts[Event::Hello as usize] += 1;
+                // Of a later version than ours: the client knows how to go on without it.
+                self.hello = Hello::of(message);
+            }
+            Kind::Lost => {
+                self.counts[Event::Lost as usize] += 1;
+                self.context.registry.events().lose_many(Loss::Client, message.size_bytes);
             }
             _ => match self.reply(message, at, time) {
                 Some(reply) => out.extend_from_slice(&reply.encode(layout)),
@@ -269,6 +338,8 @@ impl Applier {
 pub(super) enum Fault {
     /// The peer's.
     BadFrame(BadFrame),
+    /// The peer's: a ring's writer claims what cannot be.
+    BadRing(wire::ring::RingError),
     /// The connection's, or the system's.
     Io(io::Error),
 }

@@ -41,6 +41,10 @@ impl Attribution {
         self.peer.pid
     }
 
+    pub(super) fn peer_uid(&self) -> u32 {
+        self.peer.uid
+    }
+
     /// The pid to look the process up by: 0, an odd one, and a pid that the peer has in a namespace of its own mean the peer.
     pub(super) fn claim(&self, process_id: i32) -> u32 {
         match u32::try_from(process_id) {

@@ -12,9 +12,12 @@ mod containers;
 mod processes;
 
 mod apply;
-mod replay;
+mod mapping;
+mod ring;
 mod session;
 mod stream;
+
+mod replay;
 
 mod devices;
 mod driver;
@@ -51,9 +54,11 @@ use peer::{Peer, PeerError};
 use processes::Processes;
 use procfs::ArgumentsReader;
 use regions::Regions;
-pub use replay::Replay;
+use ring::RingMemory;
 use session::Session;
 use stream::Stream;
+
+pub use replay::Replay;
 
 /// How long sessions may take to apply what has been sent when the daemon stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -69,6 +74,9 @@ struct Context {
     policy: Policy,
     arguments: ArgumentsReader,
     clients: AtomicU32,
+    ring_memory: Arc<RingMemory>,
+    /// Which run of the daemon this is, among all that a client may come to.
+    instance: u64,
 }
 
 impl Context {
@@ -85,7 +93,18 @@ impl Context {
         let policy = Policy::new(config);
         let arguments = ArgumentsReader::start()?;
         let clients = AtomicU32::new(0);
-        Ok(Arc::new(Context { registry, processes, devices, throttle, policy, arguments, clients }))
+        let (ring_memory, instance) = (Arc::default(), clock::unix_ns());
+        Ok(Arc::new(Context {
+            registry,
+            processes,
+            devices,
+            throttle,
+            policy,
+            arguments,
+            clients,
+            ring_memory,
+            instance,
+        }))
     }
 
     /// A connection could not be served; its client is not at fault.

@@ -48,7 +48,11 @@ pub(super) struct Tracked {
     /// `None` for a process that was gone before it could be looked at, and for a simulated one.
     pidfd: Option<AsyncFd<Arc<OwnedFd>>>,
     sessions: AtomicU32,
+    /// Rings that this process writes into and that have not been read to their end.
+    rings: AtomicU32,
     drained: Notify,
+    /// How often a client has said that it begins anew. What sessions of an earlier generation still bring counts no more.
+    generation: AtomicU64,
 }
 
 impl Tracked {
@@ -65,7 +69,37 @@ impl Tracked {
         start_ticks == Some(self.process.identity().start_ticks)
     }
 
-    async fn wait_for_end(&self) {
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(SeqCst)
+    }
+
+    /// Begins the next generation; to be called while the process's ledger is held.
+    pub(super) fn renew(&self) -> u64 {
+        self.generation.fetch_add(1, SeqCst) + 1
+    }
+
+    /// Whether its end can be seen.
+    pub(super) fn is_watched(&self) -> bool {
+        self.pidfd.is_some()
+    }
+
+    /// A ring of this process: its end waits until the hold is dropped.
+    pub(super) fn hold(self: &Arc<Self>) -> RingHold {
+        self.rings.fetch_add(1, SeqCst);
+        RingHold(Arc::clone(self))
+    }
+
+    async fn wait_for_rings(&self) {
+        loop {
+            let drained = self.drained.notified();
+            if self.rings.load(SeqCst) == 0 {
+                return;
+            }
+            drained.await;
+        }
+    }
+
+    pub(super) async fn wait_for_end(&self) {
         if let Some(pidfd) = &self.pidfd {
             // An error can only mean that the runtime is shutting down.
             let _ = pidfd.ready(Interest::READABLE).await;
@@ -100,6 +134,17 @@ impl Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         if self.0.sessions.fetch_sub(1, SeqCst) == 1 {
+            self.0.drained.notify_waiters();
+        }
+    }
+}
+
+/// A ring that may still hold messages of a process. It is read to its end as soon as the process has ended, so that is waited for.
+pub(super) struct RingHold(Arc<Tracked>);
+
+impl Drop for RingHold {
+    fn drop(&mut self) {
+        if self.0.rings.fetch_sub(1, SeqCst) == 1 {
             self.0.drained.notify_waiters();
         }
     }
@@ -207,12 +252,20 @@ impl Processes {
             source,
         };
         let process = self.registry.process(Identity { pid, start_ticks }, seen_ns, info);
-        Ok(Arc::new(Tracked { process, pidfd, sessions: AtomicU32::new(0), drained: Notify::new() }))
+        Ok(Arc::new(Tracked {
+            process,
+            pidfd,
+            sessions: AtomicU32::new(0),
+            rings: AtomicU32::new(0),
+            drained: Notify::new(),
+            generation: AtomicU64::new(0),
+        }))
     }
 
     async fn watch(self: Arc<Self>, tracked: Arc<Tracked>) {
         tracked.wait_for_end().await;
-        // What the process has sent before it ended is still in its sockets.
+        // What the process has sent before it ended is still in its rings and sockets.
+        tracked.wait_for_rings().await;
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, tracked.wait_for_sessions()).await;
         if tracked.process.buffers() < BUFFERS_RECLAIMED_INLINE {
             self.end(&tracked);

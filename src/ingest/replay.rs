@@ -47,6 +47,7 @@ impl Replay {
             Ok(used) if used == frames.len() => {}
             Ok(_) => return Err(io::Error::other("the frames are too many for one turn")),
             Err(Fault::BadFrame(bad)) => return Err(io::Error::other(bad.error)),
+            Err(Fault::BadRing(error)) => return Err(io::Error::other(error)),
             Err(Fault::Io(error)) => return Err(error),
         }
         self.offset += frames.len() as u64;

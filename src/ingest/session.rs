@@ -1,7 +1,7 @@
 //! One connection: bytes in, frames out of them, replies back.
 //!
 //! The idea is that a waiting session costs no buffer: every session of a thread reads into that thread's one large buffer and keeps
-//! only the piece of a frame that a read ended in.
+//! only the piece of a frame that a read ended in. What a session does about its rings is in `switch`.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -16,6 +16,7 @@ use ttmem_wire::{DETECTION_SILENCE_MILLISECONDS, Detection, FRAME_BYTES_MAX, Hea
 
 use super::Context;
 use super::apply::{Applier, BadFrame, Fault};
+use super::ring::{Reason, Rings};
 use super::stream::Stream;
 use crate::clock;
 use crate::registry::{ConnectionLayout, Rejection, Time};
@@ -30,6 +31,10 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; FRAME_BYTES_MAX + READ_BYTES].into());
 }
 
+mod switch;
+
+use switch::Ask;
+
 /// A client's connection.
 pub(super) struct Session {
     context: Arc<Context>,
@@ -41,6 +46,11 @@ pub(super) struct Session {
     /// Bytes of the connection before `carry`.
     offset: u64,
     out: Vec<u8>,
+    /// A question for more than frames that waits for its answer.
+    ask: Option<Ask>,
+    rings: Option<Rings>,
+    /// Whether the client has said that its reports are in the rings.
+    is_switched: bool,
 }
 
 /// What is known about the frames of a connection.
@@ -65,6 +75,7 @@ enum Step {
     Continue,
     More,
     EndOfStream,
+    ProcessEnd,
 }
 
 impl Session {
@@ -74,7 +85,18 @@ impl Session {
             None => Framing::Undetected(FirstFrame::default()),
         };
         context.registry.events().connect(framing.label());
-        Self { context, stream, applier, framing, carry: Vec::new(), offset: 0, out: Vec::new() }
+        Self {
+            context,
+            stream,
+            applier,
+            framing,
+            carry: Vec::new(),
+            offset: 0,
+            out: Vec::new(),
+            ask: None,
+            rings: None,
+            is_switched: false,
+        }
     }
 
     /// Serves the connection to its end, or until the daemon stops and all that has been sent so far is applied.
@@ -93,18 +115,25 @@ impl Session {
                 Ok(Step::More) => tokio::task::yield_now().await,
                 Ok(Step::EndOfStream) => {
                     self.finish();
+                    self.empty_rings().await;
                     // It may have closed only the half that it writes to.
                     let _ = self.reply().await;
                     return;
                 }
-                Err(Fault::BadFrame(bad)) => {
-                    // What came before it was a question like any other.
-                    let _ = self.stream.try_write(&self.out);
-                    return self.refuse(bad);
+                // A fork may hold the socket open; whoever has rings does not share it.
+                Ok(Step::ProcessEnd) => {
+                    self.drain();
+                    return self.empty_rings().await;
                 }
                 // The peer is gone, with whatever it did not send: its process's end tells the rest.
                 Err(Fault::Io(error)) => {
-                    return debug!(peer = self.applier.peer_pid(), %error, "connection broke");
+                    debug!(peer = self.applier.peer_pid(), %error, "connection broke");
+                    return self.empty_rings().await;
+                }
+                Err(fault) => {
+                    // What came before it was a question like any other.
+                    let _ = self.stream.try_write(&self.out);
+                    return self.refuse(&fault);
                 }
             }
         }
@@ -112,6 +141,10 @@ impl Session {
 
     /// One read, what follows from it, and the replies to it.
     async fn step(&mut self) -> Result<Step, Fault> {
+        if self.rings.as_ref().is_some_and(Rings::has_backlog) {
+            self.read_rings()?;
+            return Ok(Step::More);
+        }
         if self.has_backlog() {
             let backlog = std::mem::take(&mut self.carry);
             self.consume(&backlog)?;
@@ -140,11 +173,25 @@ impl Session {
             let written = self.stream.write(&self.out).await?;
             self.out.drain(..written);
         }
-        Ok(())
+        match self.ask.take() {
+            Some(ask) => self.answer(ask).await,
+            None => Ok(()),
+        }
     }
 
+    /// The socket before the rings: whatever comes over it, the rings are read first.
     fn poll_read(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<Step, Fault>> {
-        self.take_in(|stream, space| stream.poll_read(task, space))
+        if let Poll::Ready(step) = self.take_in(|stream, space| stream.poll_read(task, space)) {
+            return Poll::Ready(step);
+        }
+        let Some(rings) = &mut self.rings else { return Poll::Pending };
+        match ready!(rings.poll(task, self.is_switched))? {
+            Reason::ProcessEnd => Poll::Ready(Ok(Step::ProcessEnd)),
+            Reason::Look => {
+                self.read_rings()?;
+                Poll::Ready(Ok(Step::More))
+            }
+        }
     }
 
     /// One read into this thread's buffer, and what follows from it.
@@ -167,6 +214,10 @@ impl Session {
 
     /// Applies the whole frames in `bytes` and keeps the rest.
     fn consume(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        if !self.catch_up()? {
+            self.keep(bytes);
+            return Ok(());
+        }
         let time = now();
         let mut rest = bytes;
         if let Framing::Undetected(first) = &mut self.framing {
@@ -186,7 +237,10 @@ impl Session {
         let used = self.applier.apply(rest, layout, self.offset, time, &mut self.out)?;
         self.offset += used as u64;
         self.keep(&rest[used..]);
-        Ok(())
+        match self.applier.take_hello() {
+            Some(hello) => self.heed(hello, time),
+            None => Ok(()),
+        }
     }
 
     /// Whether whole frames wait that were too much for the turn before.
@@ -302,6 +356,7 @@ impl Session {
         if self.assume_layout().is_ok() {
             self.reply_at_once();
         }
+        self.drain_rings();
     }
 
     /// Sends what has been answered if it fits: a peer that does not read gets no half answers.
@@ -329,21 +384,30 @@ impl Session {
     }
 
     /// Framing is lost: says where and why, and closes.
-    fn refuse(&mut self, bad: BadFrame) {
-        let rejection = bad.rejection();
+    fn refuse(&mut self, fault: &Fault) {
+        let (rejection, offset, error): (_, _, &dyn std::error::Error) = match fault {
+            Fault::BadFrame(bad) => (bad.rejection(), bad.offset, &bad.error),
+            Fault::BadRing(error) => (Rejection::Ring, 0, error),
+            Fault::Io(_) => return,
+        };
         self.context.registry.events().reject(rejection);
         let now_ns = clock::monotonic_ns();
         if let Some(suppressed) = self.context.throttle.admit(rejection.name(), now_ns) {
             let (peer, reason) = (self.applier.peer_pid(), rejection.name());
             self.context.tell_rejected(peer, rejection, suppressed, now_ns);
-            warn!(peer, offset = bad.offset, reason, suppressed, error = %bad.error, "framing lost; connection closed");
+            warn!(peer, offset, reason, suppressed, error, "framing lost; connection closed");
         }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.context.registry.events().disconnect(self.framing.label());
+        let events = self.context.registry.events();
+        if self.is_switched {
+            events.disconnect_ring();
+        } else {
+            events.disconnect(self.framing.label());
+        }
     }
 }
 

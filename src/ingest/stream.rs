@@ -3,15 +3,21 @@
 //! The idea: an event loop that also watches for room to write is woken whenever a client reads its answer, once for every query. So
 //! only reading is watched, and writing for as long as an answer does not fit.
 
-use std::io::{self, IoSliceMut, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, recvmsg};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use ttmem_wire::DESCRIPTORS_MAX;
 
 /// A connected, non-blocking socket.
 pub(super) struct Stream(AsyncFd<UnixStream>);
@@ -49,13 +55,37 @@ impl Stream {
         loop {
             match self.try_write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let for_writing = OwnedFd::from(self.0.get_ref().try_clone()?);
-                    let _ = watch(for_writing, Interest::WRITABLE)?.writable().await?;
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for_room().await?,
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Writes a whole message with descriptors, which come with its first byte.
+    pub(super) async fn write_with(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut written = loop {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if !descriptors.is_empty() {
+                control.push(SendAncillaryMessage::ScmRights(descriptors));
+            }
+            match sendmsg(self.0.get_ref(), &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
+                Ok(written) => break written,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.wait_for_room().await?,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        while written < bytes.len() {
+            written += self.write(&bytes[written..]).await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_for_room(&self) -> io::Result<()> {
+        let for_writing = OwnedFd::from(self.0.get_ref().try_clone()?);
+        let _ = watch(for_writing, Interest::WRITABLE)?.writable().await?;
+        Ok(())
     }
 
     /// Writes as much as fits.

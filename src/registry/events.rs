@@ -24,6 +24,9 @@ macro_rules! labels {
     };
 }
 
+/// Reports that one message of a peer can call lost: minutes of a busy client, and too few to turn a counter over.
+const CLAIMED_LOSS_MAX: u64 = 1 << 32;
+
 labels! {
     /// A kind of message.
     Event {
@@ -47,6 +50,10 @@ labels! {
         KernelUnload => "kernel_unload",
         /// The loaded kernels were asked for, in the log.
         DumpKernels => "dump_kernels",
+        /// A client asked what else than frames there is, or began to use it.
+        Hello => "hello",
+        /// A client told how many reports it had to drop.
+        Lost => "lost",
         /// A process was seen to end.
         ProcessEnd => "process_end",
         /// A shared-memory region was read after a change.
@@ -95,6 +102,8 @@ labels! {
         ClientsMax => "clients_max",
         /// A shared-memory region that is not of a known version or size.
         Region => "region",
+        /// A ring whose writer claims more than it holds; the connection is closed.
+        Ring => "ring",
         /// A trace context with an id of zeros, or another one than spans are in already.
         TraceContext => "trace_context",
     }
@@ -125,6 +134,10 @@ labels! {
         Free => "free",
         /// The daemon had too few files or too little memory to serve a connection.
         Connection => "connection",
+        /// A ring had no room, and its client did not wait longer.
+        Ring => "ring",
+        /// A client had no room for reports that it could not send.
+        Client => "client",
     }
 }
 
@@ -149,6 +162,7 @@ pub struct EventCounters {
     rejected: [AtomicU64; Rejection::ALL.len()],
     lost: [AtomicU64; Loss::ALL.len()],
     connections: [AtomicU64; ConnectionLayout::ALL.len()],
+    ring_connections: AtomicU64,
     omitted: [AtomicU64; Omission::ALL.len()],
 }
 
@@ -159,6 +173,7 @@ impl Default for EventCounters {
             rejected: [const { AtomicU64::new(0) }; _],
             lost: [const { AtomicU64::new(0) }; _],
             connections: [const { AtomicU64::new(0) }; _],
+            ring_connections: AtomicU64::new(0),
             omitted: [const { AtomicU64::new(0) }; _],
         }
     }
@@ -177,7 +192,12 @@ impl EventCounters {
 
     /// Counts a loss.
     pub fn lose(&self, loss: Loss) {
-        self.lost[loss as usize].fetch_add(1, Relaxed);
+        self.lose_many(loss, 1);
+    }
+
+    /// Counts as many losses as a peer claims, up to more than it can have meant.
+    pub fn lose_many(&self, loss: Loss, claimed: u64) {
+        self.lost[loss as usize].fetch_add(claimed.min(CLAIMED_LOSS_MAX), Relaxed);
     }
 
     /// Counts spans that are not made.
@@ -195,12 +215,23 @@ impl EventCounters {
         self.connections[layout as usize].fetch_sub(1, Relaxed);
     }
 
+    /// A connection's reports come through rings from now on.
+    pub fn connect_ring(&self) {
+        self.ring_connections.fetch_add(1, Relaxed);
+    }
+
+    /// Such a connection was closed.
+    pub fn disconnect_ring(&self) {
+        self.ring_connections.fetch_sub(1, Relaxed);
+    }
+
     pub(super) fn snapshot(&self) -> EventSnapshot {
         EventSnapshot {
             events: rows(Event::ALL, &self.events, Event::name),
             rejected: rows(Rejection::ALL, &self.rejected, Rejection::name),
             lost: rows(Loss::ALL, &self.lost, Loss::name),
             connections: rows(ConnectionLayout::ALL, &self.connections, ConnectionLayout::name),
+            ring_connections: [(ConnectionLayout::Bytes144.name(), self.ring_connections.load(Relaxed))],
             omitted: rows(Omission::ALL, &self.omitted, Omission::name),
         }
     }
@@ -219,8 +250,10 @@ pub struct EventSnapshot {
     pub rejected: Vec<(&'static str, u64)>,
     /// Losses by reason.
     pub lost: Vec<(&'static str, u64)>,
-    /// Open connections by layout.
+    /// Open connections whose reports come over the socket, by layout.
     pub connections: Vec<(&'static str, u64)>,
+    /// Open connections whose reports come through rings, by layout: only the largest frame can ask for them.
+    pub ring_connections: [(&'static str, u64); 1],
     /// Spans that were not made, by reason; empty where nobody wants spans.
     pub omitted: Vec<(&'static str, u64)>,
 }

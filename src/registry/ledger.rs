@@ -366,6 +366,15 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// What the process holds will be reported once more: ends all that has been reported so far.
+    pub fn forget(&mut self) {
+        for cell in 0..self.ledger.cells.len() as u16 {
+            self.end_reported(cell);
+        }
+        self.ledger.buffers.clear();
+        self.ledger.kernels.clear();
+    }
+
     /// The process asked for memory and did not get it. It holds what it held before.
     pub fn fail(&mut self, failure: AllocationFailure) -> Result<(), Refusal> {
         self.check_alive()?;
@@ -414,25 +423,31 @@ impl<'a> Batch<'a> {
         }
         self.tell_end();
         for cell in 0..self.ledger.cells.len() as u16 {
-            let ledger = &mut *self.ledger;
-            let touched = ledger.touch(cell);
-            let list = std::mem::take(&mut touched.buffers);
-            let counters = &mut touched.counters;
-            let (bytes, buffers) = (counters.reported_bytes, counters.buffers);
+            let (bytes, buffers) = self.end_reported(cell);
+            let counters = &mut self.ledger.touch(cell).counters;
             counters.orphaned_buffers += buffers;
             counters.orphaned_bytes = counters.orphaned_bytes.wrapping_add(bytes);
             counters.region_bytes = 0;
             counters.is_in_region = 0;
-            ledger.noted(cell);
-            for record in ledger.buffers.iter(&list) {
-                ledger.noted.lifetimes.note(self.now_ns.saturating_sub(record.allocated_ns));
-            }
-            self.shrink(cell, bytes, buffers);
         }
         self.ledger.buffers.clear();
         self.ledger.kernels.clear();
         self.ledger.has_ended = true;
         true
+    }
+
+    /// Ends all that has been reported in a cell, and gives its bytes and buffers. The buffers' records are for the caller to clear.
+    fn end_reported(&mut self, cell: u16) -> (u64, u64) {
+        let ledger = &mut *self.ledger;
+        let touched = ledger.touch(cell);
+        let list = std::mem::take(&mut touched.buffers);
+        let (bytes, buffers) = (touched.counters.reported_bytes, touched.counters.buffers);
+        ledger.noted(cell);
+        for record in ledger.buffers.iter(&list) {
+            ledger.noted.lifetimes.note(self.now_ns.saturating_sub(record.allocated_ns));
+        }
+        self.shrink(cell, bytes, buffers);
+        (bytes, buffers)
     }
 
     /// Tells of the end and of what the process still holds.

@@ -94,13 +94,16 @@ pub enum Samples {
     ContainerMemory(fn(&ContainerMemory) -> Option<Value>),
     /// One label with a fixed set of values.
     Rows(fn(&Snapshot) -> Rows<'_>),
-    /// Open connections: one row for each layout, over one transport.
-    Connections(fn(&Snapshot) -> Rows<'_>),
+    /// Open connections: one row for each layout, over each transport.
+    Connections(&'static [Transport]),
     /// The number of series of each scope in the same exposition: known only to the encoder.
     Series,
     /// About the daemon itself, which keeps the value outside the registry.
     Daemon,
 }
+
+/// A way in which reports come, and the rows of the connections that use it.
+pub type Transport = (&'static str, fn(&Snapshot) -> Rows<'_>);
 
 const D: &[&str] = &["device", "memory_type"];
 const P: &[&str] = &["device", "memory_type", "pid", "process"];
@@ -461,9 +464,12 @@ pub const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         unit: "{connection}",
         labels: &["transport", "layout"],
-        help: "Open connections of clients, by the frame size they speak.",
+        help: "Open connections of clients, by how reports come and by the frame size they speak.",
         opentelemetry: Some("tenstorrent.client.count"),
-        samples: Samples::Connections(|snapshot| &snapshot.events.connections),
+        samples: Samples::Connections(&[
+            ("socket", |snapshot| &snapshot.events.connections),
+            ("ring", |snapshot| &snapshot.events.ring_connections),
+        ]),
     },
     Metric {
         name: "ttmem_series",

@@ -379,8 +379,10 @@ impl<E: Exposition> Family<'_, E> {
                 self.rows(&[], rows(snapshot), started);
                 &mut scopes.daemon
             }
-            Samples::Connections(rows) => {
-                self.rows(&[("transport", "socket")], rows(snapshot), started);
+            Samples::Connections(transports) => {
+                for (transport, rows) in transports {
+                    self.rows(&[("transport", transport)], rows(snapshot), started);
+                }
                 &mut scopes.daemon
             }
             Samples::Series => {

@@ -56,8 +56,8 @@ impl fmt::Display for FrameError {
         match self {
             FrameError::UnknownType { byte, offset } => write!(
                 formatter,
-                "byte {offset} is {byte}, which is no message type: begin every frame with a type from 1 to {} and keep all \
-                 frames of a connection the same size",
+                "byte {offset} is {byte}, which is no message type: begin every frame with a type that PROTOCOL.md lists, 1 to {}, \
+                 and keep all frames of a connection the same size",
                 Kind::ALL[Kind::ALL.len() - 1] as u8
             ),
             FrameError::Padding { offset } => write!(
@@ -131,7 +131,7 @@ mod tests {
                 FrameError::UnknownType { byte: 99, offset: 72 },
                 72,
                 "unknown_type",
-                "begin every frame with a type from 1 to 15",
+                "begin every frame with a type that PROTOCOL.md lists, 1 to ",
             ),
             (FrameError::Padding { offset: 17 }, 17, "padding", "clear the frame"),
             (FrameError::Tail { offset: 40 }, 40, "tail", "leave a request zero from byte 40"),

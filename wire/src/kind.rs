@@ -30,15 +30,19 @@ pub enum Kind {
     KernelUnload = 11,
     /// Asks the server to write its kernel totals to its log.
     DumpKernels = 12,
+    /// Says what else than frames the client can speak; the server answers those that ask for something. See [`crate::Hello`].
+    Hello = 13,
     /// Says which trace the process belongs to: see [`crate::TraceContext`].
     TraceContext = 14,
     /// A device had no room for a buffer.
     AllocationFailed = 15,
+    /// Reports were lost in the client.
+    Lost = 16,
 }
 
 impl Kind {
     /// All of them, by their number.
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Alloc,
         Kind::Free,
         Kind::Query,
@@ -51,8 +55,10 @@ impl Kind {
         Kind::KernelLoad,
         Kind::KernelUnload,
         Kind::DumpKernels,
+        Kind::Hello,
         Kind::TraceContext,
         Kind::AllocationFailed,
+        Kind::Lost,
     ];
 
     /// The message type with that number.
@@ -71,8 +77,10 @@ impl Kind {
             10 => Some(Kind::KernelLoad),
             11 => Some(Kind::KernelUnload),
             12 => Some(Kind::DumpKernels),
+            13 => Some(Kind::Hello),
             14 => Some(Kind::TraceContext),
             15 => Some(Kind::AllocationFailed),
+            16 => Some(Kind::Lost),
             _ => None,
         }
     }
@@ -98,8 +106,10 @@ impl Kind {
             Kind::KernelLoad => "kernel_load",
             Kind::KernelUnload => "kernel_unload",
             Kind::DumpKernels => "dump_kernels",
+            Kind::Hello => "hello",
             Kind::TraceContext => "trace_context",
             Kind::AllocationFailed => "allocation_failed",
+            Kind::Lost => "lost",
         }
     }
 
@@ -108,7 +118,7 @@ impl Kind {
         !matches!(self, Kind::Response | Kind::DeviceInfoResponse)
     }
 
-    /// Whether the server answers it with one frame.
+    /// Whether the server always answers it with one frame.
     pub const fn wants_answer(self) -> bool {
         matches!(self, Kind::Query | Kind::DeviceInfoQuery)
     }
@@ -129,9 +139,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_listed_bytes_are_types() {
+    fn no_other_bytes_are_types() {
         for byte in 0..=u8::MAX {
-            assert_eq!(Kind::from_byte(byte).is_some(), Kind::ALL.iter().any(|kind| *kind as u8 == byte));
+            let known = Kind::ALL.iter().find(|kind| **kind as u8 == byte);
+            assert_eq!(Kind::from_byte(byte), known.copied());
         }
     }
 

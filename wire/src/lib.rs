@@ -2,7 +2,7 @@
 //!
 //! The idea is that a connection is a run of frames of one size, of which three are in use. [`detect()`] finds the size in the first
 //! bytes of a connection, [`decode_request`] turns each frame into a [`Header`], and a [`Reply`] goes back in the peer's own
-//! [`Layout`]. `PROTOCOL.md`, beside this crate, is the normative text.
+//! [`Layout`]. A client that asks with a [`Hello`] may get rings in shared memory instead: [`ring`]. `PROTOCOL.md`, beside this crate, is the normative text.
 //!
 //! ```
 //! use ttmem_wire::{BufferType, Detection, Header, Kind, Layout, decode_request, detect, encode_request};
@@ -40,6 +40,8 @@ mod error;
 mod reply;
 mod trace_context;
 
+mod hello;
+pub mod ring;
 pub mod stats;
 
 pub use buffer_type::{BufferType, BufferTypes, KernelKind};
@@ -47,10 +49,12 @@ pub use detect::{Detection, detect};
 pub use error::{FrameError, ReplyError};
 pub use frame::{Frame, decode_request, encode_request};
 pub use header::{HEADER_BYTES, Header};
+pub use hello::{DESCRIPTORS_MAX, Descriptor, DescriptorKind, Features, HELLO_VERSION, Hello, HelloReply};
 pub use kind::Kind;
 pub use layout::{FRAME_BYTES_MAX, Layout, REPLY_PREFIX_BYTES};
 pub use limits::{
     BUFFER_BYTES_MAX, DEFAULT_SOCKET_PATH, DETECTION_SILENCE_MILLISECONDS, DEVICE_COUNT_QUERY, DEVICE_ID_MAX,
 };
 pub use reply::{Arch, DeviceInfo, Reply, Totals};
+pub use ring::{Geometry, RECORD_BYTES, Record};
 pub use trace_context::TraceContext;

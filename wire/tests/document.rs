@@ -1,9 +1,11 @@
 //! PROTOCOL.md names every message, bound and reason as the code does.
 
+use ttmem_wire::ring::{RING_RECORDS_MAX, RING_RECORDS_MIN, RINGS_MAX};
 use ttmem_wire::stats::{Figure, PAGE_HEADER_BYTES, PageKind};
 use ttmem_wire::{
-    BUFFER_BYTES_MAX, DEFAULT_SOCKET_PATH, DETECTION_SILENCE_MILLISECONDS, DEVICE_COUNT_QUERY, DEVICE_ID_MAX,
-    FrameError, Kind, REPLY_PREFIX_BYTES,
+    BUFFER_BYTES_MAX, DEFAULT_SOCKET_PATH, DESCRIPTORS_MAX, DETECTION_SILENCE_MILLISECONDS,
+    DEVICE_COUNT_QUERY, DEVICE_ID_MAX, DescriptorKind, Features, FrameError, Geometry, HEADER_BYTES,
+    HELLO_VERSION, Hello, Kind, RECORD_BYTES, REPLY_PREFIX_BYTES,
 };
 
 fn check(what: &str) {
@@ -71,4 +73,34 @@ fn the_tables_of_the_stats_pages_are_the_layout() {
     let figures: Vec<_> =
         holder.iter().filter(|(offset, ..)| (40..144).contains(offset)).map(|row| row.2).collect();
     assert_eq!(figures, Figure::ALL.map(Figure::name));
+}
+
+#[test]
+fn the_rings_are_laid_out_as_it_says() {
+    let geometry = |rings, records| Geometry::new(rings, records).expect("in bounds");
+    assert_eq!(geometry(3, 64).bytes(), 256 + 3 * (256 + 48 * 64));
+    check("ring i begins at 256 + i * (256 + 48 * records)");
+    check(&format!(
+        "A record is the {HEADER_BYTES} bytes of section 2.1 and, at offset {HEADER_BYTES}, its order"
+    ));
+    assert_eq!(RECORD_BYTES, HEADER_BYTES + 8);
+    check(&format!("1 to {RINGS_MAX}, and a power of two from {RING_RECORDS_MIN} to {RING_RECORDS_MAX}"));
+    check(&format!("at most {DESCRIPTORS_MAX}"));
+    for (kind, what) in [
+        (DescriptorKind::Rings, "memory of the rings"),
+        (DescriptorKind::RingsWake, "eventfd that wakes the rings' reader"),
+        (DescriptorKind::StatsPage, "page of totals"),
+    ] {
+        check(&format!("{} {what}", kind as u32));
+    }
+    for (hello, name) in [
+        (Hello::Ask { features: Features::RINGS, rings: 1, records: 8 }, "ASK"),
+        (Hello::Switch, "SWITCH"),
+        (Hello::Renew, "RENEW"),
+    ] {
+        check(&format!("| {} | {name} |", hello.header().buffer_type));
+        assert_eq!(hello.header().device_id, HELLO_VERSION);
+    }
+    assert_eq!((Features::RINGS.0, Features::STATS_PAGE.0), (1 << 0, 1 << 1));
+    check("Feature bits: 0 rings, 1 the page of totals");
 }

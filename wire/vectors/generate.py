@@ -59,8 +59,10 @@ TYPES = {
     "kernel_load": 10,
     "kernel_unload": 11,
     "dump_kernels": 12,
+    "hello": 13,
     "trace_context": 14,
     "allocation_failed": 15,
+    "lost": 16,
 }
 
 NOW = 1_764_547_200_123_456_789
@@ -97,6 +99,10 @@ REQUESTS = [
     ("trace_context", "trace_context", traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", 1004)),
     ("allocation_failed", "allocation_failed", dict(device_id=9, size_bytes=0x0004_C0DE_0000, buffer_type=1, process_id=1005,
                                                     buffer_id=0x0001_B10C_0000, timestamp_ns=0x0003_F4EE_0000)),
+    ("hello_ask", "hello", dict(device_id=1, size_bytes=0x8000_0003, buffer_id=(64 << 32) + 4096)),
+    ("hello_switch", "hello", dict(device_id=1, buffer_type=1)),
+    ("hello_renew", "hello", dict(device_id=1, buffer_type=2)),
+    ("lost", "lost", dict(size_bytes=0x0102_0304_0506)),
 ]
 BODY = dict(
     dram_bytes=0x02_4681_0204, l1_bytes=0x0357_1357, l1_small_bytes=0x0001_F0F1, trace_bytes=0x0468_ACE0,
@@ -183,7 +189,7 @@ def seeds():
     yield "frame/seed-response-72", frame("response", 72)
     yield "frame/seed-device-info-response-112", frame("device_info_response", 112)
     yield "frame/seed-device-info-response-144", frame("device_info_response", 144)
-    yield "frame/seed-unknown-type", broken(72, 0, 13)
+    yield "frame/seed-unknown-type", broken(72, 0, 99)
     yield "frame/seed-padding", broken(72, 18, 1)
     yield "frame/seed-tail", broken(144, 143, 1)
 

@@ -1,0 +1,344 @@
+//! What this process holds, by its own reports: for its statistics, and to be told to a server that does not know it.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use ttmem_wire::{BUFFER_BYTES_MAX, BufferType, BufferTypes, Header, Kind};
+
+/// The kind of memory that a [`Statistic`] is about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum MemoryType {
+    /// Device DRAM.
+    Dram,
+    /// The SRAM of the cores.
+    L1,
+    /// The part of L1 that is set aside for small buffers.
+    L1Small,
+    /// The part of DRAM that holds recorded traces.
+    Trace,
+    /// Memory of the host.
+    SystemMemory,
+    /// Circular buffers in L1.
+    CircularBuffer,
+    /// Kernel code in L1.
+    Kernel,
+}
+
+const MEMORY_TYPES: usize = 7;
+/// 144-byte frames and rings have tt-metal's numbering.
+const NUMBERING: BufferTypes = BufferTypes::Metal;
+
+impl MemoryType {
+    /// All of them.
+    pub const ALL: [MemoryType; MEMORY_TYPES] = [
+        MemoryType::Dram,
+        MemoryType::L1,
+        MemoryType::L1Small,
+        MemoryType::Trace,
+        MemoryType::SystemMemory,
+        MemoryType::CircularBuffer,
+        MemoryType::Kernel,
+    ];
+
+    fn of(buffer_type: BufferType) -> MemoryType {
+        match buffer_type {
+            BufferType::Dram => MemoryType::Dram,
+            BufferType::L1 => MemoryType::L1,
+            BufferType::L1Small => MemoryType::L1Small,
+            BufferType::Trace => MemoryType::Trace,
+            BufferType::SystemMemory => MemoryType::SystemMemory,
+        }
+    }
+}
+
+/// What this process has on one device in one kind of memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Statistic {
+    /// The device's index.
+    pub device: i32,
+    /// The kind of memory.
+    pub memory_type: MemoryType,
+    /// What is allocated now.
+    pub allocated_bytes: u64,
+    /// The most that was allocated at once.
+    pub peak_bytes: u64,
+    /// How many buffers there are now.
+    pub buffers: u64,
+    /// The largest buffer that there ever was.
+    pub largest_bytes: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Buffer {
+    size_bytes: u64,
+    /// As the wire has it.
+    buffer_type: u8,
+    references: u32,
+}
+
+/// Multiplies and folds: ids come from this process itself, so nobody chooses them to collide.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        // The digits of the golden ratio, which spread neighbours far apart.
+        let product = u128::from(self.0 ^ word) * 0x9e37_79b9_7f4a_7c15_u128;
+        self.0 = product as u64 ^ (product >> 64) as u64;
+    }
+
+    fn write_i32(&mut self, word: i32) {
+        self.write_u64(u64::from(word.cast_unsigned()));
+    }
+}
+
+/// Everything that is held.
+#[derive(Default)]
+pub(crate) struct Holdings {
+    buffers: HashMap<(i32, u64), Buffer, BuildHasherDefault<IdHasher>>,
+    /// Circular buffers and kernels, which sizes alone tell: by device, message that adds one, and kind of kernel.
+    by_size: HashMap<(i32, u8, u8), (u64, u64)>,
+    cells: Vec<Statistic>,
+}
+
+impl Holdings {
+    /// Keeps what a report says, by the rules that the server follows.
+    pub(crate) fn apply(&mut self, header: &Header) {
+        match header.kind {
+            Kind::Alloc => self.allocate(header),
+            Kind::Free => self.free(header),
+            Kind::CbAlloc => self.take(header, Kind::CbAlloc, 0),
+            Kind::CbFree => self.give_back(header, Kind::CbAlloc, 0),
+            Kind::KernelLoad => self.take(header, Kind::KernelLoad, header.buffer_type),
+            Kind::KernelUnload => self.give_back(header, Kind::KernelLoad, header.buffer_type),
+            _ => {}
+        }
+    }
+
+    /// The reports from which a server learns all of it.
+    pub(crate) fn replay(&self) -> impl Iterator<Item = Header> {
+        let buffers = self.buffers.iter().flat_map(|(&(device_id, buffer_id), buffer)| {
+            let Buffer { size_bytes, buffer_type, references } = *buffer;
+            let header =
+                Header { device_id, buffer_id, size_bytes, buffer_type, ..Header::request(Kind::Alloc) };
+            std::iter::repeat_n(header, references as usize)
+        });
+        let by_size = self.by_size.iter().flat_map(|(&(device_id, kind, buffer_type), &(bytes, blocks))| {
+            let kind = if kind == Kind::CbAlloc as u8 { Kind::CbAlloc } else { Kind::KernelLoad };
+            // Which sizes they had is forgotten; how many they are and how much together is not.
+            (0..blocks).map(move |block| {
+                let size_bytes = bytes / blocks + if block == 0 { bytes % blocks } else { 0 };
+                Header { device_id, buffer_type, size_bytes, ..Header::request(kind) }
+            })
+        });
+        buffers.chain(by_size)
+    }
+
+    /// What is and was held, by device and kind of memory.
+    pub(crate) fn statistics(&self) -> Vec<Statistic> {
+        let mut statistics = self.cells.clone();
+        statistics.sort_by_key(|cell| (cell.device, cell.memory_type));
+        statistics
+    }
+
+    fn allocate(&mut self, header: &Header) {
+        let Header { device_id, buffer_id, size_bytes, buffer_type, .. } = *header;
+        let Some(memory_type) = NUMBERING.decode(buffer_type).map(MemoryType::of) else { return };
+        if !is_believable(size_bytes) {
+            return;
+        }
+        let buffer = Buffer { size_bytes, buffer_type, references: 1 };
+        if let Some(known) = self.buffers.get_mut(&(device_id, buffer_id)) {
+            if (known.size_bytes, known.buffer_type) == (size_bytes, buffer_type) {
+                known.references += 1;
+                return;
+            }
+            let old = std::mem::replace(known, buffer);
+            self.shrink(device_id, old);
+        } else {
+            self.buffers.insert((device_id, buffer_id), buffer);
+        }
+        self.cell(device_id, memory_type).grow(size_bytes);
+    }
+
+    fn free(&mut self, header: &Header) {
+        let key = (header.device_id, header.buffer_id);
+        let Some(buffer) = self.buffers.get_mut(&key) else { return };
+        buffer.references -= 1;
+        if buffer.references == 0 {
+            let buffer = *buffer;
+            self.buffers.remove(&key);
+            self.shrink(header.device_id, buffer);
+        }
+    }
+
+    fn take(&mut self, header: &Header, kind: Kind, which: u8) {
+        if !is_believable(header.size_bytes) {
+            return;
+        }
+        let (bytes, blocks) = self.by_size.entry((header.device_id, kind as u8, which)).or_default();
+        *bytes += header.size_bytes;
+        *blocks += 1;
+        self.cell(header.device_id, memory_type_by_size(kind)).grow(header.size_bytes);
+    }
+
+    fn give_back(&mut self, header: &Header, kind: Kind, which: u8) {
+        let key = (header.device_id, kind as u8, which);
+        let Some((bytes, blocks)) = self.by_size.get_mut(&key) else { return };
+        let Some(rest) = bytes.checked_sub(header.size_bytes) else { return };
+        // Blocks may come back in parts: the last byte ends the last one.
+        let ended = if rest == 0 { *blocks } else { u64::from(*blocks > 1) };
+        *bytes = rest;
+        *blocks -= ended;
+        if rest == 0 {
+            self.by_size.remove(&key);
+        }
+        let cell = self.cell(header.device_id, memory_type_by_size(kind));
+        cell.allocated_bytes -= header.size_bytes;
+        cell.buffers -= ended;
+    }
+
+    fn shrink(&mut self, device: i32, buffer: Buffer) {
+        if let Some(memory_type) = NUMBERING.decode(buffer.buffer_type).map(MemoryType::of) {
+            let cell = self.cell(device, memory_type);
+            cell.allocated_bytes -= buffer.size_bytes;
+            cell.buffers -= 1;
+        }
+    }
+
+    /// Few devices with few kinds each: a search is faster than a table.
+    fn cell(&mut self, device: i32, memory_type: MemoryType) -> &mut Statistic {
+        let known =
+            self.cells.iter().position(|cell| cell.device == device && cell.memory_type == memory_type);
+        let index = known.unwrap_or_else(|| {
+            self.cells.push(Statistic {
+                device,
+                memory_type,
+                allocated_bytes: 0,
+                peak_bytes: 0,
+                buffers: 0,
+                largest_bytes: 0,
+            });
+            self.cells.len() - 1
+        });
+        &mut self.cells[index]
+    }
+}
+
+impl Statistic {
+    fn grow(&mut self, size_bytes: u64) {
+        self.allocated_bytes += size_bytes;
+        self.buffers += 1;
+        self.peak_bytes = self.peak_bytes.max(self.allocated_bytes);
+        self.largest_bytes = self.largest_bytes.max(size_bytes);
+    }
+}
+
+fn memory_type_by_size(kind: Kind) -> MemoryType {
+    if kind == Kind::CbAlloc { MemoryType::CircularBuffer } else { MemoryType::Kernel }
+}
+
+/// The byte that names a kind of memory in a report.
+pub(crate) fn buffer_type_byte(buffer_type: BufferType) -> u8 {
+    // This numbering has a byte for each; the protocol's own test holds it to that.
+    NUMBERING.encode(buffer_type).unwrap_or(u8::MAX)
+}
+
+/// The server refuses other sizes.
+fn is_believable(size_bytes: u64) -> bool {
+    (1..=BUFFER_BYTES_MAX).contains(&size_bytes)
+}
+
+const _: () = assert!(MemoryType::ALL.len() == BufferType::ALL.len() + 2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffer(kind: Kind, buffer_id: u64, size_bytes: u64, buffer_type: u8) -> Header {
+        Header { device_id: 1, buffer_id, size_bytes, buffer_type, ..Header::request(kind) }
+    }
+
+    fn check(holdings: &Holdings, memory_type: MemoryType, expected: (u64, u64, u64, u64)) {
+        let statistics = holdings.statistics();
+        let row = statistics.iter().find(|row| row.memory_type == memory_type).expect("a row");
+        let found = (row.allocated_bytes, row.peak_bytes, row.buffers, row.largest_bytes);
+        assert_eq!(found, expected, "{memory_type:?}");
+    }
+
+    /// Whoever hears the replay holds the same, and would replay the same.
+    fn check_replay(holdings: &Holdings) {
+        let mut other = Holdings::default();
+        holdings.replay().for_each(|header| other.apply(&header));
+        let held = |holdings: &Holdings| {
+            let rows = holdings.statistics().into_iter();
+            let rows = rows.map(|row| (row.device, row.memory_type, row.allocated_bytes, row.buffers));
+            rows.filter(|row| row.3 > 0).collect::<Vec<_>>()
+        };
+        assert_eq!(held(&other), held(holdings));
+        assert_eq!(other.replay().count(), holdings.replay().count());
+    }
+
+    #[test]
+    fn buffers_are_counted_once_however_often_they_are_referenced() {
+        let mut holdings = Holdings::default();
+        for _ in 0..3 {
+            holdings.apply(&buffer(Kind::Alloc, 7, 100, 0));
+        }
+        holdings.apply(&buffer(Kind::Alloc, 8, 300, 0));
+        check(&holdings, MemoryType::Dram, (400, 400, 2, 300));
+        assert_eq!(holdings.replay().count(), 4);
+        check_replay(&holdings);
+        for rest in [400, 400, 300, 300] {
+            holdings.apply(&buffer(Kind::Free, 7, 0, 0));
+            check(&holdings, MemoryType::Dram, (rest, 400, if rest == 400 { 2 } else { 1 }, 300));
+        }
+    }
+
+    #[test]
+    fn an_id_that_comes_again_ends_what_had_it() {
+        let mut holdings = Holdings::default();
+        holdings.apply(&buffer(Kind::Alloc, 7, 100, 0));
+        holdings.apply(&buffer(Kind::Alloc, 7, 50, 1));
+        check(&holdings, MemoryType::Dram, (0, 100, 0, 100));
+        check(&holdings, MemoryType::L1, (50, 50, 1, 50));
+        check_replay(&holdings);
+    }
+
+    #[test]
+    fn what_has_no_identity_is_kept_by_size() {
+        let mut holdings = Holdings::default();
+        for size_bytes in [10, 20, 31] {
+            holdings.apply(&buffer(Kind::CbAlloc, 0, size_bytes, 0));
+            holdings.apply(&buffer(Kind::KernelLoad, 0, size_bytes, 2));
+        }
+        holdings.apply(&buffer(Kind::CbFree, 0, 20, 0));
+        check(&holdings, MemoryType::CircularBuffer, (41, 61, 2, 31));
+        check(&holdings, MemoryType::Kernel, (61, 61, 3, 31));
+        check_replay(&holdings);
+        holdings.apply(&buffer(Kind::KernelUnload, 0, 61, 1));
+        check(&holdings, MemoryType::Kernel, (61, 61, 3, 31));
+        holdings.apply(&buffer(Kind::KernelUnload, 0, 61, 2));
+        check(&holdings, MemoryType::Kernel, (0, 61, 0, 31));
+    }
+
+    #[test]
+    fn what_the_server_refuses_is_not_kept() {
+        let mut holdings = Holdings::default();
+        for (size_bytes, buffer_type) in [(0, 0), (BUFFER_BYTES_MAX + 1, 0), (1, 5)] {
+            holdings.apply(&buffer(Kind::Alloc, 1, size_bytes, buffer_type));
+        }
+        holdings.apply(&buffer(Kind::CbAlloc, 1, u64::MAX, 0));
+        assert_eq!((holdings.statistics(), holdings.replay().count()), (Vec::new(), 0));
+    }
+}

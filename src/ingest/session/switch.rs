@@ -1,0 +1,150 @@
+//! From frames to rings: what a session does about HELLO, and how it reads rings beside its socket.
+//!
+//! The idea is that the rings are always read before what came over the socket: so an answer reflects every report that its client made
+//! before it asked. Until the client has said that it has switched, nothing is taken from them.
+
+use tracing::warn;
+use ttmem_wire::{DescriptorKind, Features, Geometry, Hello, HelloReply, Layout};
+
+use super::{DRAIN_TURNS_MAX, Framing, Session, now};
+use crate::clock;
+use crate::ingest::apply::{BadFrame, Fault};
+use crate::ingest::ring::{RingFault, Rings};
+use crate::registry::{Loss, Rejection, Time};
+
+/// What a client has asked for.
+pub(super) struct Ask {
+    features: Features,
+    geometry: Geometry,
+}
+
+impl Session {
+    /// Acts on a HELLO, or notes what is to be answered.
+    pub(super) fn heed(&mut self, hello: Hello, time: Time) -> Result<(), Fault> {
+        match hello {
+            Hello::Ask { features, rings, records } => {
+                self.ask = Some(Ask { features, geometry: Geometry::nearest(rings, records) });
+            }
+            Hello::Switch if self.rings.is_some() && !self.is_switched => {
+                let events = self.context.registry.events();
+                events.disconnect(self.framing.label());
+                events.connect_ring();
+                self.is_switched = true;
+            }
+            Hello::Switch => self.context.registry.events().reject(Rejection::UnexpectedType),
+            Hello::Renew => self.applier.renew(time)?,
+        }
+        Ok(())
+    }
+
+    /// Answers with what the client may have. What it may not have it goes on without, so nothing here is an error of the session's.
+    pub(super) async fn answer(&mut self, ask: Ask) -> Result<(), Fault> {
+        if !matches!(self.framing, Framing::Known(Layout::Bytes144)) {
+            self.context.registry.events().reject(Rejection::UnexpectedType);
+            return Ok(());
+        }
+        let process = self.applier.negotiate(now())?;
+        let may_have_rings =
+            ask.features.has(Features::RINGS) && self.rings.is_none() && process.is_watched();
+        if may_have_rings {
+            let uid = self.applier.peer_uid();
+            match Rings::new(&self.context.ring_memory, process, uid, ask.geometry) {
+                Ok(rings) => self.rings = rings,
+                Err(error) => {
+                    if let Some(suppressed) = self.context.throttle.admit("rings", clock::monotonic_ns()) {
+                        warn!(peer = self.applier.peer_pid(), %error, suppressed, "cannot make rings; the client goes on with frames");
+                    }
+                }
+            }
+        }
+        let Some(rings) = self.rings.as_ref().filter(|_| may_have_rings) else {
+            let reply = HelloReply::new(Features::default(), None, self.context.instance, &[]);
+            return Ok(self.stream.write_with(&reply.encode(), &[]).await?);
+        };
+        let geometry = rings.geometry();
+        let list = [(DescriptorKind::Rings, geometry.bytes()), (DescriptorKind::RingsWake, 0)];
+        let reply = HelloReply::new(Features::RINGS, Some(geometry), self.context.instance, &list);
+        Ok(self.stream.write_with(&reply.encode(), &rings.descriptors()).await?)
+    }
+
+    /// Applies all that has been in the rings until now; false where that was too much for one turn.
+    pub(super) fn catch_up(&mut self) -> Result<bool, Fault> {
+        let Some(geometry) = self.rings.as_ref().filter(|_| self.is_switched).map(Rings::geometry) else {
+            return Ok(true);
+        };
+        let records = u64::from(geometry.rings()) * u64::from(geometry.records());
+        for _ in 0..=records / Rings::TURN_RECORDS {
+            let is_last = self.read_rings()? < Rings::TURN_RECORDS as usize;
+            if self.rings.as_ref().is_some_and(Rings::has_backlog) {
+                return Ok(false);
+            }
+            if is_last {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    /// One turn of the rings: copies records if none wait, and applies them. Gives how many were applied.
+    pub(super) fn read_rings(&mut self) -> Result<usize, Fault> {
+        let Some(rings) = &mut self.rings else { return Ok(0) };
+        let copied = if rings.has_backlog() { Ok(0) } else { rings.copy() };
+        let applied = self.apply_copied()?;
+        self.judge(&copied)?;
+        Ok(applied)
+    }
+
+    /// The peer is gone or says no more: applies all that it has left.
+    pub(super) async fn empty_rings(&mut self) {
+        let Some(rings) = self.rings.as_mut().filter(|_| self.is_switched) else { return };
+        let copied = rings.copy_all();
+        while self.rings.as_ref().is_some_and(Rings::has_backlog) {
+            if let Err(fault) = self.apply_copied() {
+                return self.refuse(&fault);
+            }
+            tokio::task::yield_now().await;
+        }
+        if let Err(fault) = self.judge(&copied) {
+            self.refuse(&fault);
+        }
+    }
+
+    /// The daemon stops: applies what is there, as long as it comes to an end.
+    pub(super) fn drain_rings(&mut self) {
+        for _ in 0..DRAIN_TURNS_MAX {
+            match self.catch_up() {
+                Ok(false) => {}
+                Ok(true) => return,
+                Err(fault) => return self.refuse(&fault),
+            }
+        }
+    }
+
+    /// Applies copied records, as many as one turn may.
+    fn apply_copied(&mut self) -> Result<usize, Fault> {
+        let Some(rings) = &mut self.rings else { return Ok(0) };
+        let mut records = rings.take_copied();
+        let used = self.applier.apply_records(&records, now())?;
+        // There is nothing to negotiate in a ring.
+        let _ = self.applier.take_hello();
+        records.drain(..used);
+        rings.give_back(records);
+        Ok(used)
+    }
+
+    /// What copying came to: reports that were lost, or a client that must not go on.
+    fn judge(&self, copied: &Result<u64, RingFault>) -> Result<(), Fault> {
+        match copied {
+            Ok(0) => Ok(()),
+            Ok(lost) => {
+                self.context.registry.events().lose_many(Loss::Ring, *lost);
+                Ok(())
+            }
+            Err(RingFault::Ring(error)) => Err(Fault::BadRing(*error)),
+            Err(RingFault::Record(error)) => {
+                let offset = self.rings.as_ref().map_or(0, Rings::offset);
+                Err(Fault::BadFrame(BadFrame { error: *error, offset }))
+            }
+        }
+    }
+}
