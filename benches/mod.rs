@@ -18,6 +18,7 @@ mod ring;
 mod scrape;
 mod seed;
 mod servers;
+mod stats_page;
 mod throughput;
 
 use std::io::{self, Write};
@@ -64,6 +65,11 @@ const ROWS: &[Row] = &[
         name: "query",
         about: "one client asks with QUERY and waits for the answer",
         measure: query::round_trip,
+    },
+    Row {
+        name: "stats-page",
+        about: "a monitor reads one device's totals from the stats page",
+        measure: stats_page::read,
     },
     Row {
         name: "visibility",

@@ -6,12 +6,15 @@
 use std::collections::HashSet;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, ensure};
-use ttmem_wire::{BufferType, Header, Kind, Layout, encode_request};
+use ttmem_wire::ring::{self, Consumer, Producer, RING_RECORDS_MAX};
+use ttmem_wire::stats::DevicePage;
+use ttmem_wire::{BufferType, Geometry, Header, Kind, Layout, Record, encode_request};
 
 use crate::ingest::Replay;
-use crate::registry::{Identity, MemoryType, ProcessInfo, Registry, Snapshot, Source, Time};
+use crate::registry::{Identity, MemoryType, Pages, ProcessInfo, Registry, Snapshot, Source, Time};
 use crate::views::exposition::{Exposition, Selection, expose};
 use crate::views::protobuf::Protobuf;
 use crate::views::text::{Dialect, Text};
@@ -20,6 +23,8 @@ use crate::views::text::{Dialect, Text};
 const LIVE_BUFFERS: u64 = 1_000;
 /// Frames in a read of a client that batches.
 const BATCH_FRAMES: usize = 64;
+/// Records pushed in a round.
+const RING_RECORDS: u64 = 1_024;
 /// Questions in a round.
 const QUERIES: u64 = 100;
 
@@ -41,7 +46,10 @@ pub(super) const HOT_PATHS: &[HotPath] = &[
     HotPath { name: "apply_frame_72_alone", run: |rounds| apply(rounds, Layout::Bytes72, 1) },
     HotPath { name: "apply_frame_72_of_64", run: |rounds| apply(rounds, Layout::Bytes72, BATCH_FRAMES) },
     HotPath { name: "apply_frame_144_of_64", run: |rounds| apply(rounds, Layout::Bytes144, BATCH_FRAMES) },
+    HotPath { name: "push_ring_record", run: push_records },
+    HotPath { name: "push_and_drain_ring_record", run: push_and_drain_records },
     HotPath { name: "answer_query", run: answer_queries },
+    HotPath { name: "read_page_totals", run: read_totals },
     HotPath { name: "snapshot_series", run: take_snapshots },
     HotPath { name: "encode_series_text", run: |rounds| expose_text(rounds, Dialect::Prometheus) },
     HotPath { name: "encode_series_openmetrics", run: |rounds| expose_text(rounds, Dialect::OpenMetrics) },
@@ -60,7 +68,7 @@ const fn at(nanoseconds: u64) -> Time {
 
 /// Every live buffer is freed and comes again, so that each round finds what the one before has found.
 fn apply(rounds: u32, layout: Layout, batch_frames: usize) -> anyhow::Result<u64> {
-    let mut replay = Replay::new(Arc::new(Registry::new(0)), layout)?;
+    let mut replay = Replay::new(Arc::new(registry()?), layout)?;
     let allocate = |buffer| frame(Kind::Alloc, buffer, layout);
     let fill: Vec<u8> = (0..LIVE_BUFFERS).flat_map(allocate).collect();
     replay.apply(&fill, at(0))?;
@@ -82,8 +90,61 @@ fn frame(kind: Kind, buffer: u64, layout: Layout) -> Vec<u8> {
     encode_request(&message, layout).to_vec()
 }
 
+/// A report as a client makes it: the record, its place in the ring, and the look at whether the reader sleeps.
+fn push(words: &[AtomicU64], producer: &mut Producer, order: u64) -> anyhow::Result<()> {
+    let header = Header { size_bytes: 2048, buffer_id: black_box(order), ..Header::request(Kind::Alloc) };
+    ensure!(producer.push(words, &Record::new(&header, order)).is_ok(), "the ring is full");
+    black_box(ring::wants_wake(words));
+    Ok(())
+}
+
+/// The largest ring takes all rounds, so that nobody has to empty it.
+fn push_records(rounds: u32) -> anyhow::Result<u64> {
+    let records = u64::from(rounds) * RING_RECORDS;
+    ensure!(records <= u64::from(RING_RECORDS_MAX), "the ring has no room for so many rounds");
+    let geometry = Geometry::nearest(1, RING_RECORDS_MAX);
+    let words = zeroed(geometry.words());
+    ring::initialise(&words, geometry);
+    let mut producer = Producer::new(&words, geometry, 0);
+    (0..records).try_for_each(|order| push(&words, &mut producer, order))?;
+    Ok(records)
+}
+
+fn push_and_drain_records(rounds: u32) -> anyhow::Result<u64> {
+    let geometry = Geometry::nearest(1, RING_RECORDS as u32);
+    let words = zeroed(geometry.words());
+    ring::initialise(&words, geometry);
+    let mut producer = Producer::new(&words, geometry, 0);
+    let mut consumers = [Consumer::new(geometry, 0)];
+    for round in 0..u64::from(rounds) {
+        let orders = round * RING_RECORDS..(round + 1) * RING_RECORDS;
+        orders.into_iter().try_for_each(|order| push(&words, &mut producer, order))?;
+        let mut drained = 0;
+        ring::drain(&words, &mut consumers, u64::MAX, |record| {
+            drained += u64::from(record.header().is_ok());
+        })?;
+        ensure!(drained == RING_RECORDS && producer.make_room(&words, None), "the ring is not empty");
+    }
+    Ok(u64::from(rounds) * RING_RECORDS)
+}
+
+fn zeroed(words: usize) -> Vec<AtomicU64> {
+    (0..words).map(|_| AtomicU64::new(0)).collect()
+}
+
+fn read_totals(rounds: u32) -> anyhow::Result<u64> {
+    let pages = Pages::create()?;
+    let registry = Registry::with_pages(0, Some(pages.clone()));
+    registry.device(0);
+    let page = DevicePage::open(pages.devices.words())?;
+    for _ in 0..u64::from(rounds) * QUERIES {
+        ensure!(black_box(page.totals(black_box(0)))?.is_some(), "the device is not on the page");
+    }
+    Ok(u64::from(rounds) * QUERIES)
+}
+
 fn answer_queries(rounds: u32) -> anyhow::Result<u64> {
-    let mut replay = Replay::new(Arc::new(Registry::new(0)), Layout::Bytes72)?;
+    let mut replay = Replay::new(Arc::new(registry()?), Layout::Bytes72)?;
     replay.apply(&frame(Kind::Alloc, 1, Layout::Bytes72), at(0))?;
     let query = encode_request(&Header::request(Kind::Query), Layout::Bytes72);
     for _ in 0..u64::from(rounds) * QUERIES {
@@ -93,8 +154,13 @@ fn answer_queries(rounds: u32) -> anyhow::Result<u64> {
     Ok(u64::from(rounds) * QUERIES)
 }
 
-fn populated() -> Registry {
-    let registry = Registry::new(0);
+/// As the daemon has it.
+fn registry() -> anyhow::Result<Registry> {
+    Ok(Registry::with_pages(0, Some(Pages::create()?)))
+}
+
+fn populated() -> anyhow::Result<Registry> {
+    let registry = registry()?;
     for pid in 1..=PROCESSES {
         let info = ProcessInfo {
             name: format!("model-server-{pid}"),
@@ -113,14 +179,14 @@ fn populated() -> Registry {
             let _ = batch.allocate(device, memory_type, u64::from(pid), 123_456_789);
         }
     }
-    registry
+    Ok(registry)
 }
 
 /// Places of processes: what a snapshot's work grows with.
 const PLACES: u64 = PROCESSES as u64 * DEVICES as u64 * MEMORY_TYPES.len() as u64;
 
 fn take_snapshots(rounds: u32) -> anyhow::Result<u64> {
-    let registry = populated();
+    let registry = populated()?;
     for _ in 0..rounds {
         let snapshot = black_box(registry.snapshot(at(2)));
         ensure!(snapshot.processes.len() == PROCESSES as usize, "a process is missing");
@@ -141,7 +207,7 @@ fn expose_rounds<E: Exposition>(
     begin: impl Fn() -> E,
     finish: impl Fn(E) -> Vec<u8>,
 ) -> anyhow::Result<u64> {
-    let snapshot = populated().snapshot(at(2));
+    let snapshot = populated()?.snapshot(at(2));
     let selection = Selection { names: HashSet::new(), processes_max: PROCESSES as usize };
     let exposed = |mut exposition: E| {
         expose(&snapshot, &selection, 0, &mut exposition);

@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod config;
 pub mod mapping;
+pub mod monitor;
 pub mod socket;
 pub mod throttle;
 

@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("throttle", &[]),
     ("config", &[]),
     ("mapping", &[]),
+    ("monitor", &["wire", "mapping"]),
     // What it publishes lies in the stats pages, whose layout is the protocol's.
     ("registry", &["wire::stats", "wire::Arch", "mapping"]),
     ("ingest", &["wire", "registry", "config", "clock", "socket", "throttle"]),
@@ -37,9 +38,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     // What it shows is what the API says; the demonstration's workers are clients like any other.
-    ("cli", &["wire", "views::json", "config", "daemon", "bench"]),
+    ("cli", &["wire", "views::json", "config", "daemon", "bench", "monitor", "clock"]),
     // It measures from outside, the client library too, but for the hot paths whose instructions are counted.
-    ("bench", &["wire", "client", "registry", "ingest::Replay", "views"]),
+    ("bench", &["wire", "client", "registry", "ingest::Replay", "views", "monitor"]),
     ("main", &["cli"]),
 ];
 

@@ -88,6 +88,11 @@ impl Applier {
         Ok(tracked)
     }
 
+    /// Whether the peer can see the host's processes anyway.
+    pub(super) fn sees_processes(&self) -> bool {
+        self.attribution.peer_sees_processes()
+    }
+
     pub(super) fn peer_uid(&self) -> u32 {
         self.attribution.peer_uid()
     }

@@ -211,6 +211,7 @@ mod tests {
     #[test]
     fn the_figures_of_a_row_are_the_counters_in_their_order() {
         assert_eq!(Counters::NAMES[..Figure::ALL.len()], Figure::ALL.map(Figure::name));
+        assert_eq!(MemoryType::ALL.map(MemoryType::name), stats::MEMORY_TYPE_NAMES);
     }
 
     #[test]

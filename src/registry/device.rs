@@ -168,6 +168,7 @@ impl Device {
         let description = DeviceDescription {
             arch: Arch::published(info.arch),
             board: Text::new(info.board.as_deref().unwrap_or_default()),
+            untracked: info.untracked.as_ref().map(|untracked| untracked.processes),
             limit_bytes: MemoryType::ALL.map(|memory_type| info.limit_bytes(memory_type).unwrap_or(0)),
         };
         description.write(self.place.row());

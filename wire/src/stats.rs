@@ -41,6 +41,9 @@ pub const PAGE_HEADER_BYTES: usize = 64;
 
 /// Kinds of memory that a page tells of.
 pub const MEMORY_TYPES: usize = 7;
+/// Their names, in the order of their figures: those of the `memory_type` label.
+pub const MEMORY_TYPE_NAMES: [&str; MEMORY_TYPES] =
+    ["dram", "l1", "l1_small", "trace", "cb", "kernel", "system_memory"];
 
 const HEADER_WORDS: usize = PAGE_HEADER_BYTES / 8;
 const MAGIC: usize = 0;

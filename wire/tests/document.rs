@@ -89,7 +89,8 @@ fn the_rings_are_laid_out_as_it_says() {
     for (kind, what) in [
         (DescriptorKind::Rings, "memory of the rings"),
         (DescriptorKind::RingsWake, "eventfd that wakes the rings' reader"),
-        (DescriptorKind::StatsPage, "page of totals"),
+        (DescriptorKind::DevicePage, "stats page of devices"),
+        (DescriptorKind::ProcessPage, "stats page of processes"),
     ] {
         check(&format!("{} {what}", kind as u32));
     }
@@ -102,5 +103,5 @@ fn the_rings_are_laid_out_as_it_says() {
         assert_eq!(hello.header().device_id, HELLO_VERSION);
     }
     assert_eq!((Features::RINGS.0, Features::STATS_PAGE.0), (1 << 0, 1 << 1));
-    check("Feature bits: 0 rings, 1 the page of totals");
+    check("Feature bits: 0 rings, 1 the stats pages");
 }

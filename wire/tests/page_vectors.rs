@@ -5,13 +5,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use ttmem_wire::stats::{
-    DeviceDescription, DevicePage, DeviceRow, Figure, HolderDescription, HolderRow, MEMORY_TYPES,
-    MemoryFigures, PageKind, PageWriter, ProcessPage, Text, describe, publish, sequence,
+    DeviceDescription, DevicePage, DeviceRow, Figure, HolderDescription, HolderRow, MEMORY_TYPE_NAMES,
+    MEMORY_TYPES, MemoryFigures, PageKind, PageWriter, ProcessPage, Text, describe, publish, sequence,
 };
 use ttmem_wire::{Arch, Totals};
-
-const MEMORY_TYPE_NAMES: [&str; MEMORY_TYPES] =
-    ["dram", "l1", "l1_small", "trace", "cb", "kernel", "system_memory"];
 
 /// Lines by their names; what is not there is zero.
 #[derive(Default)]
@@ -41,6 +38,7 @@ impl Fields {
             arch: Arch::from_number(self.number("arch")).expect("an architecture"),
             board: Text::new(self.text("board")),
             limit_bytes: self.by_memory_type("limit"),
+            untracked: self.number::<u64>("untracked_plus_one").checked_sub(1),
         }
     }
 

@@ -20,7 +20,7 @@ DEVICE = (
     + [(f"{name}_usage_bytes", "Q") for name in MEMORY_TYPES]
     + [(f"{name}_peak_bytes", "Q") for name in MEMORY_TYPES]
     + [(f"{name}_limit_bytes", "Q") for name in MEMORY_TYPES]
-    + [(None, "8x"), ("board", "32s"), (None, "32x")]
+    + [("untracked_plus_one", "Q"), ("board", "32s"), (None, "32x")]
 )
 FIGURES = [
     "reported_bytes", "region_bytes", "is_reported", "is_in_region", "peak_bytes", "buffers", "allocations", "frees",
@@ -47,7 +47,7 @@ PAGES = [
             dict(zip((name for name, _ in DEVICE if name and name.endswith("usage_bytes")), range(0x1122_3344_0101, 0x1122_3344_0108))),
             **dict(zip((name for name, _ in DEVICE if name and name.endswith("peak_bytes")), range(0x2233_4455_0201, 0x2233_4455_0208))),
             sequence=SEQUENCE, is_known=1, arch=3, board_bytes=5, board=b"p150b",
-            dram_limit_bytes=34_087_108_608, l1_limit_bytes=196_490_240,
+            untracked_plus_one=3, dram_limit_bytes=34_087_108_608, l1_limit_bytes=196_490_240,
         ),
     }),
     ("a_holder", "processes", 2, 4, {

@@ -17,7 +17,8 @@ const DESCRIPTION: usize = 1;
 const USAGE: usize = 2;
 const PEAK: usize = USAGE + MEMORY_TYPES;
 const LIMIT: usize = PEAK + MEMORY_TYPES;
-const BOARD: usize = 24;
+const UNTRACKED: usize = LIMIT + MEMORY_TYPES;
+const BOARD: usize = UNTRACKED + 1;
 const BOARD_WORDS: usize = 4;
 
 const IS_KNOWN: u64 = 1;
@@ -34,6 +35,8 @@ pub struct DeviceDescription {
     pub board: Text<BOARD_WORDS>,
     /// What there is of each kind of memory; 0 where that is not known or the kind has no limit of its own.
     pub limit_bytes: [u64; MEMORY_TYPES],
+    /// Processes that hold it open and report nothing, where the kernel tells.
+    pub untracked: Option<u64>,
 }
 
 /// The words of one kind of memory: its writer changes them within [`sequence::write_among_others`].
@@ -66,6 +69,7 @@ impl DeviceDescription {
         let board_bytes = u64::from(self.board.length());
         sequence::write_among_others(&row[SEQUENCE], || {
             row[DESCRIPTION].store(IS_KNOWN | (self.arch as u64) << 8 | board_bytes << 16, Relaxed);
+            row[UNTRACKED].store(self.untracked.map_or(0, |processes| processes.saturating_add(1)), Relaxed);
             for (place, bytes) in row[LIMIT..].iter().zip(self.limit_bytes) {
                 place.store(bytes, Relaxed);
             }
@@ -130,6 +134,7 @@ impl<'a> DevicePage<'a> {
                 arch: Arch::from_number((described >> 8) as u32 & 0xff).unwrap_or_default(),
                 board: Text::of(core::array::from_fn(|word| words[BOARD + word]), (described >> 16) as u8),
                 limit_bytes: of(LIMIT),
+                untracked: words[UNTRACKED].checked_sub(1),
             },
             usage_bytes: of(USAGE),
             peak_bytes: of(PEAK),
@@ -139,6 +144,6 @@ impl<'a> DevicePage<'a> {
 }
 
 const _: () = {
-    assert!(LIMIT + MEMORY_TYPES <= BOARD && BOARD + BOARD_WORDS <= ROW_WORDS);
+    assert!(BOARD + BOARD_WORDS <= ROW_WORDS);
     assert!(8 * (USAGE + 6) <= 64, "the totals share a line of the cache with their sequence");
 };

@@ -5,9 +5,9 @@
 //! even when a row comes to mean something else, so two meanings are never mixed.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU64, fence};
 
 use super::Busy;
+use crate::ring::Word;
 
 /// One more writer. There are never 65,536 at once: they are the server's threads.
 const WRITER: u64 = 1;
@@ -20,36 +20,36 @@ pub const ATTEMPTS_MAX: u32 = 1_000;
 
 /// Changes what the sequence guards. Only for the one writer that there is at a time.
 #[inline]
-pub fn write_alone(sequence: &AtomicU64, change: impl FnOnce()) {
+pub fn write_alone<W: Word>(sequence: &W, change: impl FnOnce()) {
     let before = sequence.load(Relaxed);
     sequence.store(before.wrapping_add(WRITER), Relaxed);
-    fence(Release);
+    W::fence(Release);
     change();
     sequence.store(before.wrapping_add(PUBLICATION), Release);
 }
 
 /// Changes what the sequence guards, while others may do the same: each change of a word must be one atomic operation.
 #[inline]
-pub fn write_among_others(sequence: &AtomicU64, change: impl FnOnce()) {
-    sequence.fetch_add(WRITER, Relaxed);
-    fence(Release);
+pub fn write_among_others<W: Word>(sequence: &W, change: impl FnOnce()) {
+    sequence.add(WRITER, Relaxed);
+    W::fence(Release);
     change();
-    sequence.fetch_add(PUBLICATION - WRITER, Release);
+    sequence.add(PUBLICATION - WRITER, Release);
 }
 
 /// Reads what the sequence guards, once; `None` if it was being written.
 #[inline]
-pub fn try_read<T>(sequence: &AtomicU64, read: impl FnOnce() -> T) -> Option<T> {
+pub fn try_read<W: Word, T>(sequence: &W, read: impl FnOnce() -> T) -> Option<T> {
     let before = sequence.load(Acquire);
     let value = read();
-    fence(Acquire);
+    W::fence(Acquire);
     let is_still = before & (PUBLICATION - WRITER) == 0 && sequence.load(Relaxed) == before;
     is_still.then_some(value)
 }
 
 /// Reads what the sequence guards, again while it is being written.
 #[inline]
-pub fn read<T>(sequence: &AtomicU64, read: impl Fn() -> T) -> Result<T, Busy> {
+pub fn read<W: Word, T>(sequence: &W, read: impl Fn() -> T) -> Result<T, Busy> {
     for _ in 0..ATTEMPTS_MAX {
         if let Some(value) = try_read(sequence, &read) {
             return Ok(value);

@@ -24,6 +24,7 @@ fn description() -> DeviceDescription {
         arch: Arch::Blackhole,
         board: Text::new("p150b"),
         limit_bytes: [34_087_108_608, 0, 0, 0, 0, 0, 0],
+        untracked: Some(2),
     }
 }
 
