@@ -14,8 +14,8 @@ use ttmem_wire::stats::DevicePage;
 use ttmem_wire::{BufferType, Geometry, Header, Kind, Layout, Record, encode_request};
 
 use crate::ingest::Replay;
-use crate::registry::{Identity, MemoryType, Pages, ProcessInfo, Registry, Snapshot, Source, Time};
-use crate::views::exposition::{Exposition, Selection, expose};
+use crate::registry::{Identity, MemoryType, Pages, ProcessInfo, Registry, Source, Time};
+use crate::views::exposition::{ByteFormat, Selection, expose};
 use crate::views::protobuf::Protobuf;
 use crate::views::text::{Dialect, Text};
 
@@ -199,35 +199,27 @@ fn take_snapshots(rounds: u32) -> anyhow::Result<u64> {
 }
 
 fn expose_text(rounds: u32, dialect: Dialect) -> anyhow::Result<u64> {
-    expose_rounds(rounds, || Text::new(dialect, 0), Text::finish)
+    expose_rounds(rounds, || Text::new(dialect))
 }
 
 fn expose_protobuf(rounds: u32) -> anyhow::Result<u64> {
-    expose_rounds(rounds, Protobuf::default, Protobuf::finish)
+    expose_rounds(rounds, Protobuf::default)
 }
 
-fn expose_rounds<E: Exposition>(
-    rounds: u32,
-    begin: impl Fn() -> E,
-    finish: impl Fn(E) -> Vec<u8>,
-) -> anyhow::Result<u64> {
-    let snapshot = populated()?.snapshot(at(2));
-    let selection = Selection { names: HashSet::new(), processes_max: PROCESSES as usize };
-    let exposed = |mut exposition: E| {
-        expose(&snapshot, &selection, 0, &mut exposition);
-        black_box(finish(exposition))
-    };
+/// A scrape without HTTP: an exposition and the snapshot that it uses up.
+fn expose_rounds<F: ByteFormat>(rounds: u32, format: impl Fn() -> F) -> anyhow::Result<u64> {
+    let registry = populated()?;
     for _ in 0..rounds {
-        ensure!(!exposed(begin()).is_empty(), "nothing has been exposed");
+        ensure!(!black_box(exposed(&registry, format())).is_empty(), "nothing has been exposed");
     }
-    Ok(u64::from(rounds) * series(&snapshot, &selection))
+    // Whatever the format, the series are those of Prometheus' text, where each has its line.
+    let text = exposed(&registry, Text::new(Dialect::Prometheus));
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && line[0] != b'#');
+    Ok(u64::from(rounds) * lines.count() as u64)
 }
 
-/// The series of an exposition: whatever the format, those of Prometheus' text, where each has its line.
-fn series(snapshot: &Snapshot, selection: &Selection) -> u64 {
-    let mut text = Text::new(Dialect::Prometheus, 0);
-    expose(snapshot, selection, 0, &mut text);
-    let text = text.finish();
-    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && line[0] != b'#');
-    lines.count() as u64
+fn exposed<F: ByteFormat>(registry: &Registry, mut format: F) -> Vec<u8> {
+    let selection = Selection { names: HashSet::new(), processes_max: PROCESSES as usize };
+    expose(registry.snapshot(at(2)), selection, 0, &mut format);
+    format.finish()
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Context;
 use ttmem_wire::stats::DevicePage;
 
-use super::clients::{Fleet, TURN_FRAMES, Way};
+use super::clients::{CLIENTS, Fleet, Plan, TURN_FRAMES, Way};
 use super::measure::{Spread, quantile};
 use super::query::Client;
 use super::report::{self, Figure, Finding, Goal, Report};
@@ -31,10 +31,12 @@ pub(super) fn read(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
     let [mut clock, mut quiet, mut busy, mut query] =
         ["clock alone", "page", "page, 8 clients reporting", "QUERY"].map(Reading::new);
     let reads = bench.effort.queries;
+    let plan =
+        Plan { clients: CLIENTS, role: "client", count_each: EVENTS_EACH, way: Way::Frames { batch: 1 } };
     for _ in 0..bench.effort.rounds {
         clock.round(reads, || black_box(true));
         quiet.round(reads, || is_read(&page));
-        let fleet = Fleet::connect(bench, &server.socket, EVENTS_EACH, Way::Frames { batch: 1 })?;
+        let fleet = Fleet::connect(bench, &server.socket, plan)?;
         std::thread::scope(|scope| -> anyhow::Result<()> {
             let reporting = scope.spawn(|| fleet.run());
             while !reporting.is_finished() {
@@ -116,7 +118,7 @@ impl Reading {
         self.times_ns.sort_by(f64::total_cmp);
         let figure = |name, fraction| Figure { name, value: quantile(&self.times_ns, fraction) };
         report::Subject {
-            name: self.name,
+            name: self.name.to_owned(),
             figures: vec![
                 figure("p50_ns", 0.5),
                 figure("p99_ns", 0.99),

@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod heap;
 pub mod mapping;
 pub mod monitor;
 pub mod socket;
