@@ -476,7 +476,11 @@ fn a_first_report_counts_without_a_second() {
     let metrics = daemon.metrics();
     assert_eq!(metrics.events("alloc"), 6.0);
     for layout in ["72", "112", "144"] {
-        assert_eq!(metrics.value("ttmem_client_connections", &[("layout", layout)]), Some(1.0), "{layout}");
+        assert_eq!(
+            metrics.value("ttmem_client_connections", &[("transport", "socket"), ("layout", layout)]),
+            Some(1.0),
+            "{layout}"
+        );
     }
 }
 
@@ -544,7 +548,9 @@ fn a_fixed_layout_reads_no_other() {
         assert_eq!(query(&mut client, 0)["type"], RESPONSE);
         allocate(&mut client, 0, "dram", 4096, 1);
         assert_eq!(query(&mut client, 0)["dram"], 4096);
-        let connections = |layout| daemon.metrics().value("ttmem_client_connections", &[("layout", layout)]);
+        let connections = |layout| {
+            daemon.metrics().value("ttmem_client_connections", &[("transport", "socket"), ("layout", layout)])
+        };
         assert_eq!((connections(&size), connections("undetected")), (Some(1.0), Some(0.0)));
 
         // Any other size does not fit, and is told so.
@@ -760,8 +766,9 @@ fn connections_are_counted_by_what_they_speak() {
     let daemon = Daemon::start(&[]);
     let counts = || {
         let metrics = daemon.metrics();
-        ["undetected", "72", "112", "144"]
-            .map(|layout| metrics.value("ttmem_client_connections", &[("layout", layout)]).unwrap())
+        ["undetected", "72", "112", "144"].map(|layout| {
+            metrics.value("ttmem_client_connections", &[("transport", "socket"), ("layout", layout)]).unwrap()
+        })
     };
     let mut connections: Vec<Connection> =
         FRAME_BYTES.into_iter().map(|frame_bytes| Connection::open(&daemon, frame_bytes)).collect();

@@ -205,8 +205,11 @@ fn who_renews_is_known_only_by_what_it_says_from_then_on() {
     old.push(Frame::alloc(0, 100, 1));
     assert_eq!(old.connection.query(0).dram(), 100);
     let mut new = Connection::open(&daemon, 144);
-    new.send(&[hello(2, 0, 0, 0), Frame::alloc(0, 10, 1)]);
+    new.send(&[hello(2, 7, 0, 0), Frame::alloc(0, 10, 1)]);
     assert_eq!(new.query(0).dram(), 10);
+    let mut late = Connection::open(&daemon, 144);
+    late.send(&[hello(2, 6, 0, 0), Frame::alloc(0, 5000, 5)]);
+    assert_eq!(late.query(0).dram(), 10, "one that was overtaken brings nothing");
     old.push(Frame::free(0, 1));
     old.push(Frame::alloc(0, 1000, 2));
     assert_eq!(old.connection.query(0).dram(), 10, "the older connection's reports count no more");

@@ -98,12 +98,14 @@ impl Applier {
     }
 
     /// The peer's process will report anew what it holds: what is known of it is forgotten.
-    pub(super) fn renew(&mut self, time: Time) -> io::Result<()> {
+    pub(super) fn renew(&mut self, number: u64, time: Time) -> io::Result<()> {
         let tracked = self.attribution.process(self.attribution.peer_pid(), time.monotonic_ns)?;
         let mut batch = self.context.registry.batch(tracked.process(), time.monotonic_ns);
-        batch.forget();
-        // While the ledger is held, so that no older session comes in between.
-        self.generation = Some(tracked.renew());
+        // While the ledger is held, so that no older session comes in between. One that was overtaken by a newer one brings nothing.
+        if tracked.renew(number) {
+            batch.forget();
+        }
+        self.generation = Some(number);
         Ok(())
     }
 

@@ -51,7 +51,7 @@ pub(super) struct Tracked {
     /// Rings that this process writes into and that have not been read to their end.
     rings: AtomicU32,
     drained: Notify,
-    /// How often a client has said that it begins anew. What sessions of an earlier generation still bring counts no more.
+    /// The highest number with which a client has said that it begins anew. What sessions of another generation still bring counts no more.
     generation: AtomicU64,
 }
 
@@ -73,9 +73,9 @@ impl Tracked {
         self.generation.load(SeqCst)
     }
 
-    /// Begins the next generation; to be called while the process's ledger is held.
-    pub(super) fn renew(&self) -> u64 {
-        self.generation.fetch_add(1, SeqCst) + 1
+    /// Begins a generation, if it is none of the past; to be called while the process's ledger is held.
+    pub(super) fn renew(&self, number: u64) -> bool {
+        self.generation.fetch_max(number, SeqCst) < number
     }
 
     /// Whether its end can be seen.

@@ -51,7 +51,10 @@ pub enum Hello {
     /// All that it reports from here on is in the rings: the server begins to read them now.
     Switch,
     /// It will report once more all that it holds: what the server knows of this process from before is to be forgotten.
-    Renew,
+    Renew {
+        /// Grows from one renewal of the process to the next, whatever connections they come over.
+        number: u64,
+    },
 }
 
 const ASK: u8 = 0;
@@ -64,7 +67,7 @@ impl Hello {
         let (step, size_bytes, buffer_id) = match self {
             Hello::Ask { features, rings, records } => (ASK, features.0, pair(rings, records)),
             Hello::Switch => (SWITCH, 0, 0),
-            Hello::Renew => (RENEW, 0, 0),
+            Hello::Renew { number } => (RENEW, number, 0),
         };
         Header {
             device_id: HELLO_VERSION,
@@ -84,7 +87,7 @@ impl Hello {
                 records: header.buffer_id as u32,
             }),
             SWITCH => Some(Hello::Switch),
-            RENEW => Some(Hello::Renew),
+            RENEW => Some(Hello::Renew { number: header.size_bytes }),
             _ => None,
         }
     }
@@ -231,7 +234,11 @@ mod tests {
     #[test]
     fn a_request_comes_back_and_fits_every_layout() {
         let features = Features::RINGS.with(Features::STATS_PAGE);
-        for hello in [Hello::Ask { features, rings: 64, records: 4096 }, Hello::Switch, Hello::Renew] {
+        for hello in [
+            Hello::Ask { features, rings: 64, records: 4096 },
+            Hello::Switch,
+            Hello::Renew { number: 1 << 40 },
+        ] {
             for layout in Layout::ALL {
                 let header = decode_request(&encode_request(&hello.header(), layout), layout);
                 assert_eq!(header.map(|header| Hello::of(&header)), Ok(Some(hello)));

@@ -97,7 +97,7 @@ fn the_rings_are_laid_out_as_it_says() {
     for (hello, name) in [
         (Hello::Ask { features: Features::RINGS, rings: 1, records: 8 }, "ASK"),
         (Hello::Switch, "SWITCH"),
-        (Hello::Renew, "RENEW"),
+        (Hello::Renew { number: 1 }, "RENEW"),
     ] {
         check(&format!("| {} | {name} |", hello.header().buffer_type));
         assert_eq!(hello.header().device_id, HELLO_VERSION);

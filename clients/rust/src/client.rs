@@ -28,7 +28,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_micros(200);
 /// What happens to a report when its ring is full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Overrun {
-    /// It waits, for 500 ms at most if nothing moves. After 250 ms the server is given up; it hears everything when it is back.
+    /// It waits, for two seconds at most if nothing moves. After 250 ms the server is given up; it hears everything when it is back.
     #[default]
     Wait,
     /// It is dropped and counted.

@@ -82,6 +82,8 @@ enum Stage {
 struct Link {
     connection: Connection,
     stage: Stage,
+    has_asked: bool,
+    is_answered: bool,
 }
 
 struct Pump<'a> {
@@ -182,7 +184,6 @@ impl<'a> Pump<'a> {
         if self.link.is_none() {
             self.connect();
         }
-        let is_known = self.instance.is_some();
         let Some(link) = &mut self.link else { return Ok(()) };
         match link.connection.receive() {
             Ok(Incoming::Answer(answer, descriptors)) => {
@@ -197,7 +198,9 @@ impl<'a> Pump<'a> {
             Ok(Incoming::Nothing) => {}
             Err(error) => {
                 // It may be one that does not know the question.
-                self.asks = is_known;
+                if !link.is_answered {
+                    self.asks = !link.has_asked;
+                }
                 return Err(error);
             }
         }
@@ -225,8 +228,10 @@ impl<'a> Pump<'a> {
         self.next_attempt = now + RECONNECT_INTERVAL;
         let Ok(connection) = Connection::open(&self.shared.options().socket) else { return };
         self.shared.socket.store(connection.as_raw_fd(), Release);
-        self.link = Some(Link { connection, stage: Stage::Asked { since: now } });
-        if !std::mem::replace(&mut self.asks, true) {
+        let has_asked = std::mem::replace(&mut self.asks, true);
+        let stage = Stage::Asked { since: now };
+        self.link = Some(Link { connection, stage, has_asked, is_answered: false });
+        if !has_asked {
             return self.begin(None, None);
         }
         let geometry = self.shared.geometry();
@@ -247,6 +252,9 @@ impl<'a> Pump<'a> {
     /// Heeds the server's answer.
     fn take(&mut self, instance: u64, offered: Option<Lanes>) {
         (self.unanswered, self.interval) = (0, RECONNECT_INTERVAL);
+        if let Some(link) = &mut self.link {
+            link.is_answered = true;
+        }
         match &mut self.link {
             Some(Link { stage: Stage::Asked { .. }, .. }) => self.begin(Some(instance), offered),
             Some(Link { stage: Stage::Frames { offer }, .. }) => {
@@ -263,11 +271,12 @@ impl<'a> Pump<'a> {
         link.stage = Stage::Frames { offer };
         let mut books = self.shared.books();
         books.out = Some(Vec::new());
-        // The same server as before knows what this process held when the connection broke, and cannot know what it freed since.
-        if instance.is_some() && instance == self.instance {
-            books.send(&Hello::Renew.header());
+        // The same server as before knows what this process held when the connection broke, and cannot know what it freed since. One
+        // that does not answer may be the same.
+        if self.instance.is_some() && (instance.is_none() || instance == self.instance) {
+            books.send(&Hello::Renew { number: monotonic_ns() }.header());
         }
-        self.instance = instance;
+        self.instance = instance.or(self.instance);
         books.replay();
     }
 
@@ -353,6 +362,14 @@ impl<'a> Pump<'a> {
             Some(_) => None,
         }
     }
+}
+
+/// A number that grows, for whatever else in this process renews itself as well.
+fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes to `time`, which outlives the call. The clock always exists.
+    let _ = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
 /// The rings that an answer brings, if it does and they are sound.

@@ -14,10 +14,12 @@ use crate::lanes::Lanes;
 /// How long the readers may stand still before the server is given up; the list of what is held makes room then.
 const STALL_AFTER: Duration = Duration::from_millis(250);
 /// How long a report waits for readers that stand still. After that our own thread does not run either, and it is lost, and counted.
-const WAIT_MAX: Duration = Duration::from_millis(500);
-/// How long it sleeps when it has woken the readers, and how often it only gives up the processor before it wakes them again.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+/// So often a thread that waits only gives up the processor. Then it wakes the readers and sleeps, longer and longer, because those who
+/// wait must not keep the readers from running.
+const YIELDS_MAX: u64 = 16;
 const WAIT_INTERVAL: Duration = Duration::from_micros(50);
-const YIELDS_MAX: u64 = 32;
+const WAIT_INTERVALS_MAX: u32 = 20;
 
 thread_local! {
     static LANES: RefCell<Vec<ThreadLane>> = const { RefCell::new(Vec::new()) };
@@ -130,6 +132,7 @@ impl ThreadLane {
     fn insist(&mut self, shared: &Shared, header: &Header) {
         let mut since = Instant::now();
         let mut readers = self.readers();
+        let mut intervals = 1;
         for attempt in 0_u64.. {
             match self.attempt(shared, header) {
                 Attempt::Done => return,
@@ -150,13 +153,14 @@ impl ThreadLane {
             if waited > STALL_AFTER {
                 shared.stall();
             }
-            if attempt.is_multiple_of(YIELDS_MAX) {
-                self.lanes.wake();
-                shared.wake();
-                std::thread::sleep(WAIT_INTERVAL);
-            } else {
+            if attempt < YIELDS_MAX {
                 std::thread::yield_now();
+                continue;
             }
+            self.lanes.wake();
+            shared.wake();
+            std::thread::sleep(WAIT_INTERVAL * intervals);
+            intervals = (2 * intervals).min(WAIT_INTERVALS_MAX);
         }
     }
 

@@ -50,7 +50,7 @@ impl Session {
                 self.is_switched = true;
             }
             Hello::Switch => self.context.registry.events().reject(Rejection::UnexpectedType),
-            Hello::Renew => self.applier.renew(time)?,
+            Hello::Renew { number } => self.applier.renew(number, time)?,
         }
         Ok(())
     }

@@ -22,8 +22,8 @@ impl fmt::Display for RingError {
         let RingError { ring, tail, head } = self;
         write!(
             formatter,
-            "ring {ring} has its tail at {tail} and its head at {head}, which is more than it holds: write only the tail, and wait \
-             for room"
+            "ring {ring} has its tail at {tail} and its head at {head}, which is more than it holds or less than it held: write only \
+             the tail, let it only grow, and wait for room"
         )
     }
 }
@@ -82,7 +82,9 @@ impl Consumer {
     /// Reads the tail, which is anything that the writer likes until it has been compared.
     fn look<W: Word>(&mut self, words: &[W]) -> Result<(), RingError> {
         let tail = u64::from_le(self.place.tail(words).load(Acquire));
-        if tail.wrapping_sub(self.head) > self.place.records() {
+        let (seen, claimed) = (self.tail.wrapping_sub(self.head), tail.wrapping_sub(self.head));
+        // One that goes back would take away a record that has been copied.
+        if claimed > self.place.records() || claimed < seen {
             return Err(RingError { ring: self.ring, tail, head: self.head });
         }
         self.tail = tail;

@@ -124,6 +124,21 @@ fn a_writer_that_claims_too_much_is_found_out() {
 }
 
 #[test]
+fn a_tail_that_goes_back_is_found_out() {
+    let geometry = Geometry::new(1, 8).expect("in bounds");
+    let (words, mut consumers) = (memory(geometry), consumers(geometry));
+    let mut producer = Producer::new(&words, geometry, 0);
+    for order in [0, 1] {
+        producer.make_room(&words, None);
+        producer.push(&words, &record(0, order)).expect("there is room");
+    }
+    assert_eq!(taken(&words, &mut consumers, 1), [0]);
+    geometry.ring(0).tail(&words).store(1, Relaxed);
+    let error = drain_all(&words, &mut consumers, |_| panic!("nothing is there"));
+    assert_eq!(error, Err(RingError { ring: 0, tail: 1, head: 1 }));
+}
+
+#[test]
 fn orders_that_make_no_sense_harm_only_their_own_ring() {
     let geometry = Geometry::new(1, 8).expect("in bounds");
     let words = memory(geometry);
