@@ -15,6 +15,7 @@ mod latency;
 mod limit;
 mod load;
 mod measure;
+mod paths;
 mod query;
 mod report;
 mod resident;
@@ -22,6 +23,7 @@ mod ring;
 mod scrape;
 mod seed;
 mod servers;
+mod stats_page;
 mod throughput;
 
 use std::io::{self, Write};
@@ -81,6 +83,11 @@ const ROWS: &[Row] = &[
         name: "query",
         about: "one client asks with QUERY and waits for the answer",
         measure: query::round_trip,
+    },
+    Row {
+        name: "stats-page",
+        about: "a monitor reads one device's totals from the stats page",
+        measure: stats_page::read,
     },
     Row {
         name: "visibility",
@@ -220,8 +227,8 @@ pub fn command() -> Command {
         .args(role_arguments())
 }
 
-/// The arguments of the child processes, which nobody types.
-fn role_arguments() -> [Arg; 5] {
+/// The arguments of the child processes, and of those that a test counts the instructions of: nobody types them.
+fn role_arguments() -> [Arg; 8] {
     [
         Arg::new("role")
             .long("role")
@@ -231,6 +238,13 @@ fn role_arguments() -> [Arg; 5] {
         Arg::new("socket").long("socket").hide(true).value_parser(value_parser!(PathBuf)),
         Arg::new("frames").long("frames").hide(true).default_value("0").value_parser(value_parser!(u64)),
         Arg::new("batch").long("batch").hide(true).value_parser(value_parser!(usize)),
+        Arg::new("path")
+            .long("path")
+            .hide(true)
+            .requires("path-rounds")
+            .value_parser(paths::HOT_PATHS.iter().map(|path| path.name).collect::<Vec<_>>()),
+        Arg::new("paths").long("paths").hide(true).action(ArgAction::SetTrue),
+        Arg::new("path-rounds").long("path-rounds").hide(true).value_parser(value_parser!(u32)),
         Arg::new("serve-arguments").hide(true).last(true).num_args(0..).value_parser(value_parser!(String)),
     ]
 }
@@ -246,6 +260,13 @@ fn seconds(text: &str) -> Result<f64, String> {
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
     if let Some(role) = arguments.get_one::<String>("role") {
         return play(role, arguments);
+    }
+    if arguments.get_flag("paths") {
+        let names = paths::HOT_PATHS.iter().map(|path| format!("{}\n", path.name));
+        return print(&names.collect::<String>());
+    }
+    if let Some((path, rounds)) = arguments.get_one::<String>("path").zip(arguments.get_one("path-rounds")) {
+        return print(&format!("{}\n", paths::run(path, *rounds)?));
     }
     if arguments.get_flag("list") {
         let lines = ROWS.iter().map(|row| format!("{:<16} {}\n", row.name, row.about));

@@ -106,7 +106,7 @@ impl Contender {
 }
 
 /// A blocking client of device 0.
-struct Client {
+pub(super) struct Client {
     stream: UnixStream,
     /// Bytes in DRAM that the server is known to hold.
     held_bytes: u64,
@@ -115,7 +115,7 @@ struct Client {
 
 impl Client {
     /// Connects and allocates what the server holds while it is asked.
-    fn connect(server: &Server) -> anyhow::Result<Self> {
+    pub(super) fn connect(server: &Server) -> anyhow::Result<Self> {
         let mut client = Self { stream: clients::connect(&server.socket)?, held_bytes: 0, next_id: 1 };
         for _ in 0..BUFFERS {
             client.allocate()?;
@@ -131,7 +131,7 @@ impl Client {
     }
 
     /// One question; microseconds until the answer.
-    fn query(&mut self) -> anyhow::Result<f64> {
+    pub(super) fn query(&mut self) -> anyhow::Result<f64> {
         let begin = Instant::now();
         let answered = self.ask()?;
         let elapsed = begin.elapsed();

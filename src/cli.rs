@@ -2,6 +2,7 @@
 
 pub mod demo;
 mod man;
+mod pages;
 mod run;
 pub mod screen;
 mod server;
@@ -16,13 +17,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use clap_complete::Shell;
+use ttmem_wire::DEFAULT_SOCKET_PATH;
 
 use crate::config::{self, ConfigError, Origin};
 use crate::{bench, daemon};
 use server::Server;
-use status::StatusOptions;
+use status::{PageSource, StatusOptions};
 
 /// What a shell sees when the operator's words, in flags or in a file, were not understood.
 const EXIT_USAGE: u8 = 2;
@@ -150,11 +153,22 @@ fn status_command() -> Command {
         .long("json")
         .action(ArgAction::SetTrue)
         .help("Print one JSON object in place of tables");
+    let socket = Arg::new("socket")
+        .long("socket")
+        .value_name("PATH")
+        .value_hint(ValueHint::FilePath)
+        .env("TTMEM_SOCKET")
+        .hide_env_values(true)
+        .default_value(DEFAULT_SOCKET_PATH)
+        .value_parser(value_parser!(PathBuf))
+        .help("The socket of a daemon on this host, whose stats page is read if no --server is named");
     Command::new("status")
         .about("Show the memory of devices and processes")
         .long_about(
             "Shows the memory of devices and processes as the daemon knows it: a table for devices with a \
-             bar for each memory, and one for processes.",
+             bar for each memory, and one for processes.\n\n\
+             A daemon on this host is not asked: it is found at its socket, and the stats page that it hands \
+             out is read from memory. Where there is none, and for --json and --server, HTTP is asked.",
         )
         .after_help(
             "Examples:\n  \
@@ -164,15 +178,27 @@ fn status_command() -> Command {
              ttmem status --server https://host7:8080 --ca-file ca.crt --user me --password-file secret",
         )
         .args(server::arguments())
-        .args([watch, json])
+        .args([watch, json, socket])
 }
 
 fn status_options(matches: &ArgMatches) -> anyhow::Result<StatusOptions> {
     Ok(StatusOptions {
         server: Server::new(matches)?,
+        pages: page_source(matches),
         watch: matches.get_one("watch").copied().map(Duration::from_secs),
         json: matches.get_flag("json"),
     })
+}
+
+/// Where the stats pages are asked for. Whoever names a server wants that one; and JSON is what the API says, which is more than the
+/// pages hold.
+fn page_source(matches: &ArgMatches) -> Option<PageSource> {
+    let is_said =
+        |name: &str| matches.value_source(name).is_some_and(|source| source != ValueSource::DefaultValue);
+    let socket =
+        matches.get_one::<PathBuf>("socket").filter(|_| !is_said("server") && !matches.get_flag("json"));
+    let is_only = matches.value_source("socket") == Some(ValueSource::CommandLine);
+    socket.map(|socket| PageSource { socket: socket.clone(), is_only })
 }
 
 fn check_config_command() -> Command {

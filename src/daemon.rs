@@ -25,7 +25,7 @@ use crate::config::{
 };
 use crate::heap;
 use crate::ingest::{Devices, Ingest};
-use crate::registry::{FeedPolicy, Registry, Time};
+use crate::registry::{FeedPolicy, Pages, Registry, Time};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
 use crate::sinks::otlp::{Exported, Otlp, Span};
 use crate::sinks::traces::{self, RecorderPolicy, Traces};
@@ -175,9 +175,18 @@ async fn serve(
     Ok(())
 }
 
+/// The memory that monitors read. Without it everything else works, and they ask.
+fn pages() -> Option<Pages> {
+    let pages = Pages::create();
+    if let Err(error) = &pages {
+        warn!(%error, "no stats page: this system makes no sealed memory (memfd_create, Linux 5.1); monitors have to ask over HTTP");
+    }
+    pages.ok()
+}
+
 /// An empty registry; it tells what happens if somebody wants to hear it.
 fn new_registry(config: &Config) -> Registry {
-    let registry = Registry::new(clock::monotonic_ns());
+    let registry = Registry::with_pages(clock::monotonic_ns(), pages());
     if !has_listener(config) {
         return registry;
     }

@@ -6,6 +6,8 @@
 pub mod clock;
 pub mod config;
 pub mod heap;
+pub mod mapping;
+pub mod monitor;
 pub mod socket;
 pub mod throttle;
 

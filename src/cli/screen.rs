@@ -94,7 +94,8 @@ fn untracked_line(untracked: &Untracked, style: &Style, out: &mut String) {
             format!("{} (pid {}, {})", printable(&process.process), process.pid, printable(&process.user))
         })
         .collect();
-    let text = clip(&format!("{who} it open and {report} nothing: {}", named.join(", ")), style.width - 2);
+    let named = if named.is_empty() { String::new() } else { format!(": {}", named.join(", ")) };
+    let text = clip(&format!("{who} it open and {report} nothing{named}"), style.width - 2);
     line(out, format_args!("  {}", paint(&text, "33", style)));
 }
 

@@ -1,13 +1,16 @@
-//! `ttmem status`: asks a daemon over HTTP and shows what it says.
+//! `ttmem status`: reads the stats page of a daemon on this host, or asks a daemon over HTTP, and shows what it says.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
 
-use super::print;
 use super::screen::{self, Style};
 use super::server::Server;
+use super::{pages, print};
+use crate::clock;
+use crate::monitor::Monitor;
 use crate::views::json::{Devices, Processes};
 
 /// Back to the top left, and the rest of the screen cleared.
@@ -15,12 +18,22 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// What to ask, and how to show it.
 pub struct StatusOptions {
-    /// The daemon.
+    /// The daemon, where it is asked.
     pub server: Server,
+    /// Where to look first, if anywhere.
+    pub pages: Option<PageSource>,
     /// How often to ask again; once if not given.
     pub watch: Option<Duration>,
     /// JSON in place of tables.
     pub json: bool,
+}
+
+/// A daemon on this host.
+pub struct PageSource {
+    /// Its socket.
+    pub socket: PathBuf,
+    /// Whether no other daemon is meant.
+    pub is_only: bool,
 }
 
 /// What a daemon says.
@@ -31,13 +44,27 @@ struct Status {
     processes: Vec<crate::views::json::Process>,
 }
 
+impl Status {
+    /// Whether all that can be shown is here: who holds a device open and reports nothing is named by the API alone.
+    fn is_complete(&self) -> bool {
+        let untracked = self.devices.devices.iter().filter_map(|device| device.untracked.as_ref());
+        untracked.into_iter().all(|untracked| untracked.processes == 0 || !untracked.named.is_empty())
+    }
+}
+
 /// Shows the status once, or again and again.
 pub fn run(options: &StatusOptions) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let mut failures = 0;
+    let mut monitor = None;
     loop {
-        let shown = runtime.block_on(ask(&options.server)).and_then(|status| show(&status, options));
+        let told = match look(&mut monitor, options) {
+            Ok(status) if status.is_complete() => Ok(status),
+            seen if options.pages.as_ref().is_some_and(|pages| pages.is_only) => seen,
+            seen => runtime.block_on(ask(&options.server)).or_else(|unanswered| seen.map_err(|_| unanswered)),
+        };
+        let shown = told.and_then(|status| show(&status, options));
         match (shown, options.watch) {
             (shown, None) => return shown,
             (Ok(()), Some(_)) => failures = 0,
@@ -67,6 +94,20 @@ fn show(status: &Status, options: &StatusOptions) -> anyhow::Result<()> {
     } else {
         print(&text)
     }
+}
+
+/// Reads the stats pages, which are mapped once and again when their daemon has ended.
+fn look(monitor: &mut Option<Monitor>, options: &StatusOptions) -> anyhow::Result<Status> {
+    let source = options.pages.as_ref().context("no stats page is wanted")?;
+    let named = || source.socket.display().to_string();
+    if !monitor.as_ref().is_some_and(Monitor::is_connected) {
+        *monitor = Some(Monitor::connect(&source.socket).with_context(named)?);
+    }
+    let seen = monitor.as_ref().and_then(|monitor| pages::read(monitor, clock::unix_ns() as f64 / 1e9));
+    let (devices, processes) = seen.with_context(|| {
+        format!("{}: the stats page does not show all; ask with --server http://127.0.0.1:8080", named())
+    })?;
+    Ok(Status { devices, processes })
 }
 
 async fn ask(server: &Server) -> anyhow::Result<Status> {

@@ -88,6 +88,11 @@ impl Applier {
         Ok(tracked)
     }
 
+    /// Whether the peer can see the host's processes anyway.
+    pub(super) fn sees_processes(&self) -> bool {
+        self.attribution.peer_sees_processes()
+    }
+
     pub(super) fn peer_uid(&self) -> u32 {
         self.attribution.peer_uid()
     }
@@ -483,13 +488,7 @@ fn device_info(info: &crate::registry::DeviceInfo) -> wire::DeviceInfo {
     wire::DeviceInfo {
         total_dram_bytes: info.dram_bytes.unwrap_or(0),
         total_l1_bytes: info.l1_bytes.unwrap_or(0),
-        arch: match info.arch {
-            None => wire::Arch::Invalid,
-            Some(Arch::Grayskull) => wire::Arch::Grayskull,
-            Some(Arch::WormholeB0) => wire::Arch::WormholeB0,
-            Some(Arch::Blackhole) => wire::Arch::Blackhole,
-            Some(Arch::Quasar) => wire::Arch::Quasar,
-        },
+        arch: Arch::published(info.arch),
         num_dram_channels: info.dram_banks.map_or(0, |banks| banks.count),
         dram_bytes_per_channel: info.dram_banks.map_or(0, |banks| saturate(banks.bank_bytes)),
         l1_bytes_per_core: info.l1_banks.map_or(0, |banks| saturate(banks.bank_bytes)),

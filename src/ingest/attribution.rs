@@ -49,6 +49,11 @@ impl Attribution {
         self.peer.uid
     }
 
+    /// Whether the peer is in the daemon's own pid namespace, and so sees every process that the daemon does.
+    pub(super) fn peer_sees_processes(&self) -> bool {
+        self.facts.is_in_own_namespace()
+    }
+
     /// The pid to look the process up by: 0, an odd one, and a pid that the peer has in a namespace of its own mean the peer.
     pub(super) fn claim(&self, process_id: i32) -> u32 {
         match u32::try_from(process_id) {

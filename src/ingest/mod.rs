@@ -17,6 +17,8 @@ mod ring;
 mod session;
 mod stream;
 
+mod replay;
+
 mod devices;
 mod driver;
 mod inventory;
@@ -56,6 +58,8 @@ use ring::RingMemory;
 use session::Session;
 use stream::Stream;
 
+pub use replay::Replay;
+
 /// How long sessions may take to apply what has been sent when the daemon stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait before taking connections again when there is no room for one.
@@ -76,6 +80,33 @@ struct Context {
 }
 
 impl Context {
+    /// Nobody is connected yet. Processes are watched on that runtime.
+    fn new(
+        config: &Config,
+        registry: Arc<Registry>,
+        devices: Arc<Devices>,
+        runtime: Handle,
+    ) -> io::Result<Arc<Context>> {
+        let throttle = Arc::new(Throttle::default());
+        let containers = Containers::start(config.container_log_dir.clone(), Arc::clone(&throttle))?;
+        let processes = Processes::new(Arc::clone(&registry), Arc::clone(&throttle), containers, runtime);
+        let policy = Policy::new(config);
+        let arguments = ArgumentsReader::start()?;
+        let clients = AtomicU32::new(0);
+        let (ring_memory, instance) = (Arc::default(), clock::unix_ns());
+        Ok(Arc::new(Context {
+            registry,
+            processes,
+            devices,
+            throttle,
+            policy,
+            arguments,
+            clients,
+            ring_memory,
+            instance,
+        }))
+    }
+
     /// A connection could not be served; its client is not at fault.
     fn refuse(&self, error: &PeerError) {
         match error {
@@ -139,25 +170,7 @@ impl Ingest {
         socket: Socket,
     ) -> io::Result<Ingest> {
         let threads = (0..config.ingest_threads).map(EventLoop::start).collect::<io::Result<Vec<_>>>()?;
-        let throttle = Arc::new(Throttle::default());
-        let containers = Containers::start(config.container_log_dir.clone(), Arc::clone(&throttle))?;
-        let runtime = threads[0].handle.clone();
-        let processes = Processes::new(Arc::clone(&registry), Arc::clone(&throttle), containers, runtime);
-        let policy = Policy::new(config);
-        let arguments = ArgumentsReader::start()?;
-        let clients = AtomicU32::new(0);
-        let (ring_memory, instance) = (Arc::default(), clock::unix_ns());
-        let context = Arc::new(Context {
-            registry,
-            processes,
-            devices,
-            throttle,
-            policy,
-            arguments,
-            clients,
-            ring_memory,
-            instance,
-        });
+        let context = Context::new(config, registry, devices, threads[0].handle.clone())?;
         let (stopping, stop) = watch::channel(false);
         let handles: Vec<Handle> = threads.iter().map(|thread| thread.handle.clone()).collect();
         let accepting = threads[0].handle.spawn(accept_all(Arc::clone(&context), socket, handles, stop));

@@ -1,13 +1,12 @@
 //! The counters of one process on one device in one memory type, published so that a reader sees them all at one instant.
 //!
-//! The idea is a sequence lock with a single writer: whoever holds the process's ledger publishes, readers retry while a publication is
-//! under way, and nobody who writes ever waits for somebody who reads.
+//! The idea is that what is published lies in a row of the stats page: whoever holds the process's ledger publishes once, for readers
+//! here and in other processes. Readers retry while a publication is under way, and nobody who writes ever waits for one who reads.
 
-use std::sync::atomic::{
-    AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence,
-};
+use ttmem_wire::stats::{self, HolderDescription, HolderState};
 
 use super::MemoryType;
+use super::page::{HolderPlace, Pages};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $field:ident),* $(,)?) => {
@@ -18,6 +17,8 @@ macro_rules! counters {
         }
 
         impl Counters {
+            #[cfg(test)]
+            const NAMES: &[&str] = &[$(stringify!($field)),*];
             const WORDS: usize = [$(stringify!($field)),*].len();
 
             fn words(&self) -> [u64; Self::WORDS] {
@@ -144,23 +145,26 @@ impl Counters {
     }
 }
 
-/// [`Counters`] as readers see them.
-#[derive(Debug)]
+/// [`Counters`] as readers see them, here and in other processes.
 pub struct Cell {
     device: u16,
     memory_type: MemoryType,
-    sequence: AtomicU32,
-    words: [AtomicU64; Counters::WORDS],
+    place: HolderPlace,
+}
+
+impl std::fmt::Debug for Cell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Cell { device, memory_type, .. } = self;
+        f.debug_struct("Cell")
+            .field("device", device)
+            .field("memory_type", memory_type)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Cell {
-    pub(super) fn new(device: u16, memory_type: MemoryType) -> Self {
-        Self {
-            device,
-            memory_type,
-            sequence: AtomicU32::new(0),
-            words: [const { AtomicU64::new(0) }; Counters::WORDS],
-        }
+    pub(super) fn new(memory_type: MemoryType, holder: &HolderDescription, pages: Option<&Pages>) -> Self {
+        Self { device: holder.device, memory_type, place: HolderPlace::new(pages, holder) }
     }
 
     /// The device's index.
@@ -175,22 +179,18 @@ impl Cell {
 
     /// Replaces what readers see. Only the holder of the process's ledger may call it: there is one writer at a time.
     pub(super) fn publish(&self, counters: &Counters) {
-        let sequence = self.sequence.load(Relaxed);
-        self.sequence.store(sequence.wrapping_add(1), Relaxed);
-        fence(Release);
-        for (word, value) in self.words.iter().zip(counters.words()) {
-            word.store(value, Relaxed);
-        }
-        self.sequence.store(sequence.wrapping_add(2), Release);
+        stats::publish(self.place.row(), counters.words());
+    }
+
+    /// The process has ended: the counters are final. As for [`Self::publish`], there is one writer at a time.
+    pub(super) fn end(&self) {
+        stats::set_state(self.place.row(), HolderState::Ended);
     }
 
     /// The counters, all of one instant.
     pub fn read(&self) -> Counters {
         loop {
-            let before = self.sequence.load(Acquire);
-            let words = std::array::from_fn(|index| self.words[index].load(Relaxed));
-            fence(Acquire);
-            if before.is_multiple_of(2) && self.sequence.load(Relaxed) == before {
+            if let Some(words) = stats::try_figures(self.place.row()) {
                 return Counters::from_words(words);
             }
             // The writer may have been descheduled between its two steps; on few cores spinning would keep it off the processor.
@@ -202,12 +202,31 @@ impl Cell {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering::{Acquire, Release};
+
+    use ttmem_wire::stats::{Figure, Text};
 
     use super::*;
 
     #[test]
+    fn the_figures_of_a_row_are_the_counters_in_their_order() {
+        assert_eq!(Counters::NAMES[..Figure::ALL.len()], Figure::ALL.map(Figure::name));
+        assert_eq!(MemoryType::ALL.map(MemoryType::name), stats::MEMORY_TYPE_NAMES);
+    }
+
+    #[test]
     fn a_reader_never_sees_half_a_publication() {
-        let cell = Cell::new(0, MemoryType::Dram);
+        let holder = HolderDescription {
+            pid: 1,
+            start_ticks: 1,
+            start_unix_ns: 0,
+            uid: 0,
+            device: 0,
+            memory_type: 0,
+            name: Text::new(""),
+            user: Text::new(""),
+        };
+        let cell = Cell::new(MemoryType::Dram, &holder, None);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -1,12 +1,17 @@
 //! One device: what it is, what it can hold, and the atomics that answer a query without a lock.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use ttmem_wire::Arch as WireArch;
+use ttmem_wire::stats::{DeviceDescription, MEMORY_TYPES, MemoryFigures, Text, sequence};
 
 use super::MemoryType;
 use super::feed::{AllocationFailure, FailureReason};
 use super::histogram::{Histogram, HistogramSnapshot, Observations, Scale};
+use super::page::{DevicePlace, Pages};
 
 /// Devices that one host can have; an index is below this.
 pub const DEVICES_MAX: u16 = 1024;
@@ -32,6 +37,17 @@ impl Arch {
             Arch::WormholeB0 => "wormhole_b0",
             Arch::Blackhole => "blackhole",
             Arch::Quasar => "quasar",
+        }
+    }
+
+    /// What other processes are told.
+    pub const fn published(arch: Option<Arch>) -> WireArch {
+        match arch {
+            None => WireArch::Invalid,
+            Some(Arch::Grayskull) => WireArch::Grayskull,
+            Some(Arch::WormholeB0) => WireArch::WormholeB0,
+            Some(Arch::Blackhole) => WireArch::Blackhole,
+            Some(Arch::Quasar) => WireArch::Quasar,
         }
     }
 }
@@ -106,16 +122,32 @@ impl DeviceInfo {
 }
 
 /// A device that has been configured or seen.
-#[derive(Debug)]
 pub struct Device {
     index: u16,
     info: ArcSwap<DeviceInfo>,
-    memory: [DeviceMemory; MemoryType::COUNT],
+    /// Held while `info` changes and is published.
+    description: Mutex<()>,
+    place: DevicePlace,
+    history: [History; MemoryType::COUNT],
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Device").field("index", &self.index).finish_non_exhaustive()
+    }
 }
 
 impl Device {
-    pub(super) fn new(index: u16) -> Self {
-        Self { index, info: ArcSwap::default(), memory: std::array::from_fn(|_| DeviceMemory::new()) }
+    pub(super) fn new(index: u16, pages: Option<&Pages>) -> Self {
+        let device = Self {
+            index,
+            info: ArcSwap::default(),
+            description: Mutex::default(),
+            place: DevicePlace::new(pages, index),
+            history: std::array::from_fn(|_| History::new()),
+        };
+        device.update_info(|_| {});
+        device
     }
 
     /// The index that clients use for it.
@@ -124,30 +156,35 @@ impl Device {
     }
 
     /// What is known about it.
-    pub fn info(&self) -> arc_swap::Guard<std::sync::Arc<DeviceInfo>> {
+    pub fn info(&self) -> arc_swap::Guard<Arc<DeviceInfo>> {
         self.info.load()
     }
 
     /// Changes what is known about it.
-    pub fn update_info(&self, change: impl Fn(&mut DeviceInfo)) {
-        self.info.rcu(|info| {
-            let mut info = DeviceInfo::clone(info);
-            change(&mut info);
-            info
-        });
+    pub fn update_info(&self, change: impl FnOnce(&mut DeviceInfo)) {
+        let _one_at_a_time = self.description.lock();
+        let mut info = DeviceInfo::clone(&self.info.load());
+        change(&mut info);
+        let description = DeviceDescription {
+            arch: Arch::published(info.arch),
+            board: Text::new(info.board.as_deref().unwrap_or_default()),
+            untracked: info.untracked.as_ref().map(|untracked| untracked.processes),
+            limit_bytes: MemoryType::ALL.map(|memory_type| info.limit_bytes(memory_type).unwrap_or(0)),
+        };
+        description.write(self.place.row());
+        self.info.store(Arc::new(info));
     }
 
     /// Its memory of one type.
-    pub fn memory(&self, memory_type: MemoryType) -> &DeviceMemory {
-        &self.memory[memory_type.index()]
+    pub fn memory(&self, memory_type: MemoryType) -> DeviceMemory<'_> {
+        let index = memory_type.index();
+        DeviceMemory { figures: MemoryFigures::of(self.place.row(), index), history: &self.history[index] }
     }
 }
 
-/// A device's memory of one type: what a query reads.
+/// What a device's memory of one type has seen: how large its buffers were, how long they lived, and what found no room.
 #[derive(Debug)]
-pub struct DeviceMemory {
-    usage_bytes: AtomicU64,
-    peak_bytes: AtomicU64,
+struct History {
     sizes: Histogram,
     lifetimes: Histogram,
     failures: [AtomicU64; FailureReason::ALL.len()],
@@ -155,68 +192,80 @@ pub struct DeviceMemory {
     largest_free_block_bytes_plus_one: AtomicU64,
 }
 
-impl DeviceMemory {
+impl History {
     fn new() -> Self {
         Self {
-            usage_bytes: AtomicU64::new(0),
-            peak_bytes: AtomicU64::new(0),
             sizes: Histogram::new(Scale::Bytes),
             lifetimes: Histogram::new(Scale::Seconds),
             failures: [const { AtomicU64::new(0) }; _],
             largest_free_block_bytes_plus_one: AtomicU64::new(0),
         }
     }
+}
 
+/// A device's memory of one type: what a query reads.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceMemory<'a> {
+    figures: MemoryFigures<'a>,
+    history: &'a History,
+}
+
+impl DeviceMemory<'_> {
     /// Counts an allocation that found no room.
     pub(super) fn fail(&self, failure: &AllocationFailure) {
-        self.failures[failure.reason() as usize].fetch_add(1, Relaxed);
+        self.history.failures[failure.reason() as usize].fetch_add(1, Relaxed);
         let largest = failure.largest_free_block_bytes.saturating_add(1);
-        self.largest_free_block_bytes_plus_one.store(largest, Relaxed);
+        self.history.largest_free_block_bytes_plus_one.store(largest, Relaxed);
     }
 
     pub(super) fn failures(&self) -> [u64; FailureReason::ALL.len()] {
-        std::array::from_fn(|reason| self.failures[reason].load(Relaxed))
+        std::array::from_fn(|reason| self.history.failures[reason].load(Relaxed))
     }
 
     pub(super) fn largest_free_block_bytes(&self) -> Option<u64> {
-        self.largest_free_block_bytes_plus_one.load(Relaxed).checked_sub(1)
+        self.history.largest_free_block_bytes_plus_one.load(Relaxed).checked_sub(1)
     }
 
     /// Bytes in use.
     pub fn usage_bytes(&self) -> u64 {
-        self.usage_bytes.load(Relaxed)
+        self.figures.usage_bytes.load(Relaxed)
     }
 
     /// The most bytes that have been in use at once.
     pub fn peak_bytes(&self) -> u64 {
-        self.peak_bytes.load(Relaxed)
+        self.figures.peak_bytes.load(Relaxed)
     }
 
     /// Raises the peak to what a reader was told, and gives it.
     pub(super) fn raise_peak(&self, told_bytes: u64) -> u64 {
-        self.peak_bytes.fetch_max(told_bytes, Relaxed).max(told_bytes)
+        self.figures.peak_bytes.fetch_max(told_bytes, Relaxed).max(told_bytes)
     }
 
     pub(super) fn sizes(&self) -> HistogramSnapshot {
-        self.sizes.snapshot()
+        self.history.sizes.snapshot()
     }
 
     pub(super) fn lifetimes(&self) -> HistogramSnapshot {
-        self.lifetimes.snapshot()
+        self.history.lifetimes.snapshot()
     }
 
     /// One part of the usage went from one value to another, and was as high as `crest` on the way.
     pub(super) fn shift(&self, from_bytes: u64, crest_bytes: u64, to_bytes: u64) {
-        let before = self.usage_bytes.fetch_add(to_bytes.wrapping_sub(from_bytes), Relaxed);
-        let highest = before.wrapping_add(crest_bytes.wrapping_sub(from_bytes));
-        if highest > self.peak_bytes.load(Relaxed) {
-            self.peak_bytes.fetch_max(highest, Relaxed);
-        }
+        let MemoryFigures { sequence, usage_bytes, peak_bytes } = self.figures;
+        sequence::write_among_others(sequence, || {
+            let before = usage_bytes.fetch_add(to_bytes.wrapping_sub(from_bytes), Relaxed);
+            let highest = before.wrapping_add(crest_bytes.wrapping_sub(from_bytes));
+            if highest > peak_bytes.load(Relaxed) {
+                peak_bytes.fetch_max(highest, Relaxed);
+            }
+        });
     }
 
     /// Adds sizes of buffers that were allocated and lifetimes of buffers that were released.
     pub(super) fn observe(&self, sizes: &mut Observations, lifetimes: &mut Observations) {
-        self.sizes.absorb(sizes);
-        self.lifetimes.absorb(lifetimes);
+        self.history.sizes.absorb(sizes);
+        self.history.lifetimes.absorb(lifetimes);
     }
 }
+
+const _: () = assert!(MemoryType::COUNT == MEMORY_TYPES);

@@ -70,7 +70,7 @@ struct LedgerCell {
 }
 
 impl LedgerCell {
-    fn memory(&self) -> &DeviceMemory {
+    fn memory(&self) -> DeviceMemory<'_> {
         self.device.memory(self.memory_type)
     }
 
@@ -81,7 +81,7 @@ impl LedgerCell {
         self.counters.peak_bytes = self.counters.peak_bytes.max(usage);
     }
 
-    fn publish(&mut self, oldest_ns: Option<u64>, now_ns: u64) {
+    fn publish(&mut self, oldest_ns: Option<u64>, now_ns: u64, has_ended: bool) {
         self.counters.oldest_ns_plus_one = oldest_ns.map_or(0, |ns| ns.saturating_add(1));
         self.counters.hold(self.published_usage_bytes, now_ns);
         let usage = self.counters.usage_bytes();
@@ -90,6 +90,9 @@ impl LedgerCell {
         self.crest_bytes = usage;
         self.is_dirty = false;
         self.readers.publish(&self.counters);
+        if has_ended {
+            self.readers.end();
+        }
     }
 }
 
@@ -165,7 +168,7 @@ impl Ledger {
         for cell in self.dirty.drain(..) {
             let cell = &mut self.cells[usize::from(cell)];
             let oldest_ns = self.buffers.oldest(&cell.buffers).map(|record| record.allocated_ns);
-            cell.publish(oldest_ns, now_ns);
+            cell.publish(oldest_ns, now_ns, self.has_ended);
         }
     }
 
@@ -507,7 +510,7 @@ impl<'a> Batch<'a> {
         if let Some(cell) = self.ledger.existing_cell(device, memory_type) {
             return cell;
         }
-        let readers = Arc::new(Cell::new(device, memory_type));
+        let readers = Arc::new(self.process.new_cell(device, memory_type, self.registry.pages()));
         let ledger = &mut *self.ledger;
         let cell = ledger.cells.len() as u16;
         let is_in_region = u64::from(ledger.empty_in_region.contains(&(device, memory_type)));

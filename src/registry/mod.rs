@@ -15,6 +15,7 @@ mod device;
 mod index;
 mod kernel;
 mod ledger;
+mod page;
 mod process;
 
 mod feed;
@@ -47,6 +48,7 @@ pub use kernel::{KernelKind, KernelTally};
 pub use ledger::{Allocated, BUFFER_BYTES_MAX, Batch, CELL_BYTES_MAX, PROCESS_BUFFERS_MAX, Refusal};
 pub use listing::{BufferFilter, BufferPage, BufferSnapshot, Cursor};
 pub use memory_type::MemoryType;
+pub use page::{HOLDERS_MAX, Page, Pages};
 pub use process::{Identity, Process, ProcessInfo, Rendering, Source, TraceContext};
 pub use snapshot::{
     DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot, Time,
@@ -78,6 +80,7 @@ pub struct Registry {
     feed: Option<(Feed, FeedPolicy)>,
     exemplars: ArcSwap<Exemplars>,
     started_ns: u64,
+    pages: Option<Pages>,
 }
 
 #[derive(Default)]
@@ -87,8 +90,13 @@ struct Births {
 }
 
 impl Registry {
-    /// An empty one, at a moment in monotonic nanoseconds: since then it counts.
+    /// An empty one, at a moment in monotonic nanoseconds: since then it counts. No other process can read it.
     pub fn new(started_ns: u64) -> Self {
+        Self::with_pages(started_ns, None)
+    }
+
+    /// An empty one whose published half lies in pages, if there are any.
+    pub fn with_pages(started_ns: u64, pages: Option<Pages>) -> Self {
         Self {
             devices: (0..DEVICES_MAX).map(|_| OnceLock::new()).collect(),
             world: ArcSwap::default(),
@@ -97,7 +105,13 @@ impl Registry {
             feed: None,
             exemplars: ArcSwap::default(),
             started_ns,
+            pages,
         }
+    }
+
+    /// The pages that other processes can map.
+    pub fn pages(&self) -> Option<&Pages> {
+        self.pages.as_ref()
     }
 
     /// The same, with somebody who wants to hear what happens.
@@ -108,7 +122,7 @@ impl Registry {
 
     /// The device of that index, below [`DEVICES_MAX`]; it is known from now on.
     pub fn device(&self, index: u16) -> &Arc<Device> {
-        self.devices[usize::from(index)].get_or_init(|| Arc::new(Device::new(index)))
+        self.devices[usize::from(index)].get_or_init(|| Arc::new(Device::new(index, self.pages())))
     }
 
     /// The device of that index, if it is known.

@@ -5,10 +5,12 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
+use ttmem_wire::stats::{HolderDescription, Text};
 
 use super::ledger::Ledger;
+use super::page::Pages;
 use super::telling::Telling;
-use super::{Cell, Container, KernelKind, KernelTally, ProcessMemory};
+use super::{Cell, Container, KernelKind, KernelTally, MemoryType, ProcessMemory};
 
 /// What makes a process the same one: a pid alone is used again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -209,6 +211,21 @@ impl Process {
 
     pub(super) fn cells(&self) -> arc_swap::Guard<Arc<Vec<Arc<Cell>>>> {
         self.cells.load()
+    }
+
+    /// A cell that readers see only when it has been added.
+    pub(super) fn new_cell(&self, device: u16, memory_type: MemoryType, pages: Option<&Pages>) -> Cell {
+        let holder = HolderDescription {
+            pid: self.identity.pid,
+            start_ticks: self.identity.start_ticks,
+            start_unix_ns: self.info.start_time_seconds.map_or(0, |seconds| (seconds * 1e9) as u64),
+            uid: self.info.uid,
+            device,
+            memory_type: memory_type as u8,
+            name: Text::new(&self.info.name),
+            user: Text::new(&self.info.user),
+        };
+        Cell::new(memory_type, &holder, pages)
     }
 
     pub(super) fn add_cell(&self, cell: &Arc<Cell>) {

@@ -21,7 +21,7 @@ pub struct Features(pub u64);
 impl Features {
     /// Rings in shared memory.
     pub const RINGS: Features = Features(1);
-    /// The page with every device's totals.
+    /// The stats pages.
     pub const STATS_PAGE: Features = Features(1 << 1);
 
     /// Whether all of those are among these.
@@ -102,7 +102,9 @@ pub enum DescriptorKind {
     /// The eventfd that wakes the rings' reader.
     RingsWake = 2,
     /// The page with every device's totals, to be mapped for reading.
-    StatsPage = 3,
+    DevicePage = 3,
+    /// The page with what every process holds, to be mapped for reading.
+    ProcessPage = 4,
 }
 
 impl DescriptorKind {
@@ -111,7 +113,8 @@ impl DescriptorKind {
         match number {
             1 => Some(DescriptorKind::Rings),
             2 => Some(DescriptorKind::RingsWake),
-            3 => Some(DescriptorKind::StatsPage),
+            3 => Some(DescriptorKind::DevicePage),
+            4 => Some(DescriptorKind::ProcessPage),
             _ => None,
         }
     }
@@ -248,7 +251,7 @@ mod tests {
     #[test]
     fn an_answer_comes_back_with_its_descriptors() {
         let list =
-            [(DescriptorKind::Rings, 4096), (DescriptorKind::RingsWake, 0), (DescriptorKind::StatsPage, 9)];
+            [(DescriptorKind::Rings, 4096), (DescriptorKind::RingsWake, 0), (DescriptorKind::DevicePage, 9)];
         for length in 0..=list.len() {
             let reply = HelloReply::new(Features::RINGS, Geometry::new(3, 64), 5, &list[..length]);
             assert_eq!(HelloReply::decode(&reply.encode()), Ok(reply));
@@ -259,7 +262,7 @@ mod tests {
     #[test]
     fn what_a_later_server_adds_is_seen_and_not_understood() {
         let mut frame =
-            HelloReply::new(Features(1 << 40), None, 0, &[(DescriptorKind::StatsPage, 7)]).encode().to_vec();
+            HelloReply::new(Features(1 << 40), None, 0, &[(DescriptorKind::DevicePage, 7)]).encode().to_vec();
         frame[48] = 9;
         let reply = HelloReply::decode(&frame).expect("the form is the same");
         assert_eq!(reply.descriptors(), [Descriptor { kind: None, size_bytes: 7 }]);

@@ -42,6 +42,7 @@ mod trace_context;
 
 mod hello;
 pub mod ring;
+pub mod stats;
 
 pub use buffer_type::{BufferType, BufferTypes, KernelKind};
 pub use detect::{Detection, detect};

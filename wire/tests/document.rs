@@ -1,6 +1,7 @@
 //! PROTOCOL.md names every message, bound and reason as the code does.
 
 use ttmem_wire::ring::{RING_RECORDS_MAX, RING_RECORDS_MIN, RINGS_MAX};
+use ttmem_wire::stats::{Figure, PAGE_HEADER_BYTES, PageKind};
 use ttmem_wire::{
     BUFFER_BYTES_MAX, DEFAULT_SOCKET_PATH, DESCRIPTORS_MAX, DETECTION_SILENCE_MILLISECONDS,
     DEVICE_COUNT_QUERY, DEVICE_ID_MAX, DescriptorKind, Features, FrameError, Geometry, HEADER_BYTES,
@@ -44,6 +45,37 @@ fn every_reason_for_a_closed_connection_has_its_row() {
 }
 
 #[test]
+fn the_tables_of_the_stats_pages_are_the_layout() {
+    // The rows of a section's tables: offset, size, field.
+    let rows = |section: &str| -> Vec<(usize, usize, &str)> {
+        let document = include_str!("../PROTOCOL.md");
+        let (_, text) = document.split_once(section).unwrap_or_else(|| panic!("no section {section}"));
+        let text = text.split("\n##").next().unwrap_or_default();
+        let cells = text.lines().map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+        let row = |cells: Vec<&'static str>| {
+            Some((cells.get(1)?.parse().ok()?, cells.get(2)?.parse().ok()?, *cells.get(4)?))
+        };
+        cells.filter_map(row).collect()
+    };
+    let check = |section: &str, bytes: usize| {
+        let rows = rows(section);
+        let end = rows.iter().fold(0, |at, (offset, size, field)| {
+            assert_eq!(*offset, at, "{section}: {field}");
+            offset + size
+        });
+        assert_eq!(end, bytes, "{section}");
+        rows
+    };
+    check(".1 The header, in every page", PAGE_HEADER_BYTES);
+    let row_bytes = |kind: PageKind| kind.page_bytes(2) - kind.page_bytes(1);
+    check(".3 Devices", row_bytes(PageKind::Devices));
+    let holder = check(".4 Processes", row_bytes(PageKind::Processes));
+    let figures: Vec<_> =
+        holder.iter().filter(|(offset, ..)| (40..144).contains(offset)).map(|row| row.2).collect();
+    assert_eq!(figures, Figure::ALL.map(Figure::name));
+}
+
+#[test]
 fn the_rings_are_laid_out_as_it_says() {
     let geometry = |rings, records| Geometry::new(rings, records).expect("in bounds");
     assert_eq!(geometry(3, 64).bytes(), 256 + 3 * (256 + 48 * 64));
@@ -57,7 +89,8 @@ fn the_rings_are_laid_out_as_it_says() {
     for (kind, what) in [
         (DescriptorKind::Rings, "memory of the rings"),
         (DescriptorKind::RingsWake, "eventfd that wakes the rings' reader"),
-        (DescriptorKind::StatsPage, "page of totals"),
+        (DescriptorKind::DevicePage, "stats page of devices"),
+        (DescriptorKind::ProcessPage, "stats page of processes"),
     ] {
         check(&format!("{} {what}", kind as u32));
     }
@@ -70,5 +103,5 @@ fn the_rings_are_laid_out_as_it_says() {
         assert_eq!(hello.header().device_id, HELLO_VERSION);
     }
     assert_eq!((Features::RINGS.0, Features::STATS_PAGE.0), (1 << 0, 1 << 1));
-    check("Feature bits: 0 rings, 1 the page of totals");
+    check("Feature bits: 0 rings, 1 the stats pages");
 }

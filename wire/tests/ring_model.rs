@@ -32,6 +32,10 @@ impl Word for LoomWord {
         self.0.swap(value, ordering)
     }
 
+    fn add(&self, value: u64, ordering: Ordering) -> u64 {
+        self.0.fetch_add(value, ordering)
+    }
+
     fn fence(ordering: Ordering) {
         fence(ordering);
     }

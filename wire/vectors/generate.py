@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes vectors.txt, the dumps in PROTOCOL.md and the fuzzers' seeds, from Python's struct and nothing of the Rust code.
+"""Writes vectors.txt, pages.txt, the dumps in PROTOCOL.md and the fuzzers' seeds, from Python's struct and nothing of the Rust code.
 
     python3 generate.py            writes them
     python3 generate.py --check    compares them, and runs the client of PROTOCOL.md against the vectors; exit code 1 if they differ
@@ -14,8 +14,11 @@ import tempfile
 import threading
 from pathlib import Path
 
+import pages
+
 WIRE = Path(__file__).resolve().parent.parent
 VECTORS = WIRE / "vectors" / "vectors.txt"
+PAGES = WIRE / "vectors" / "pages.txt"
 PROTOCOL = WIRE / "PROTOCOL.md"
 CORPUS = WIRE / "fuzz" / "corpus"
 
@@ -205,6 +208,7 @@ def seeds():
 
 def outputs():
     yield VECTORS, vectors_text().encode()
+    yield PAGES, pages.text().encode()
     yield PROTOCOL, protocol_text(PROTOCOL.read_text()).encode()
     for name, data in seeds():
         yield CORPUS / name, data

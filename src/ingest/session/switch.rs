@@ -3,6 +3,8 @@
 //! The idea is that the rings are always read before what came over the socket: so an answer reflects every report that its client made
 //! before it asked. Until the client has said that it has switched, nothing is taken from them.
 
+use std::os::fd::BorrowedFd;
+
 use tracing::warn;
 use ttmem_wire::{DescriptorKind, Features, Geometry, Hello, HelloReply, Layout};
 
@@ -10,12 +12,28 @@ use super::{DRAIN_TURNS_MAX, Framing, Session, now};
 use crate::clock;
 use crate::ingest::apply::{BadFrame, Fault};
 use crate::ingest::ring::{RingFault, Rings};
-use crate::registry::{Loss, Rejection, Time};
+use crate::registry::{Loss, Pages, Rejection, Time};
 
 /// What a client has asked for.
 pub(super) struct Ask {
     features: Features,
     geometry: Geometry,
+}
+
+/// What is handed over with an answer.
+#[derive(Default)]
+struct Offer<'a> {
+    features: Features,
+    list: Vec<(DescriptorKind, u64)>,
+    descriptors: Vec<BorrowedFd<'a>>,
+}
+
+impl<'a> Offer<'a> {
+    fn add(&mut self, feature: Features, kind: DescriptorKind, size_bytes: u64, descriptor: BorrowedFd<'a>) {
+        self.features = self.features.with(feature);
+        self.list.push((kind, size_bytes));
+        self.descriptors.push(descriptor);
+    }
 }
 
 impl Session {
@@ -43,28 +61,45 @@ impl Session {
             self.context.registry.events().reject(Rejection::UnexpectedType);
             return Ok(());
         }
+        let has_new_rings = ask.features.has(Features::RINGS) && self.make_rings(ask.geometry)?;
+        let mut offer = Offer::default();
+        let mut geometry = None;
+        if let Some(rings) = self.rings.as_ref().filter(|_| has_new_rings) {
+            let [memory, wake] = rings.descriptors();
+            geometry = Some(rings.geometry());
+            offer.add(Features::RINGS, DescriptorKind::Rings, rings.geometry().bytes(), memory);
+            offer.add(Features::RINGS, DescriptorKind::RingsWake, 0, wake);
+        }
+        if let Some(pages) = self.context.registry.pages().filter(|_| ask.features.has(Features::STATS_PAGE))
+        {
+            let Pages { devices, processes } = pages;
+            let bytes = devices.size_bytes();
+            offer.add(Features::STATS_PAGE, DescriptorKind::DevicePage, bytes, devices.descriptor());
+            // Whoever is in a namespace of its own is not to learn who else is on the host.
+            if self.applier.sees_processes() {
+                let bytes = processes.size_bytes();
+                offer.add(Features::STATS_PAGE, DescriptorKind::ProcessPage, bytes, processes.descriptor());
+            }
+        }
+        let reply = HelloReply::new(offer.features, geometry, self.context.instance, &offer.list);
+        Ok(self.stream.write_with(&reply.encode(), &offer.descriptors).await?)
+    }
+
+    /// Makes the client's rings; false if it gets none.
+    fn make_rings(&mut self, geometry: Geometry) -> Result<bool, Fault> {
         let process = self.applier.negotiate(now())?;
-        let may_have_rings =
-            ask.features.has(Features::RINGS) && self.rings.is_none() && process.is_watched();
-        if may_have_rings {
-            let uid = self.applier.peer_uid();
-            match Rings::new(&self.context.ring_memory, process, uid, ask.geometry) {
-                Ok(rings) => self.rings = rings,
-                Err(error) => {
-                    if let Some(suppressed) = self.context.throttle.admit("rings", clock::monotonic_ns()) {
-                        warn!(peer = self.applier.peer_pid(), %error, suppressed, "cannot make rings; the client goes on with frames");
-                    }
+        if self.rings.is_some() || !process.is_watched() {
+            return Ok(false);
+        }
+        match Rings::new(&self.context.ring_memory, process, self.applier.peer_uid(), geometry) {
+            Ok(rings) => self.rings = rings,
+            Err(error) => {
+                if let Some(suppressed) = self.context.throttle.admit("rings", clock::monotonic_ns()) {
+                    warn!(peer = self.applier.peer_pid(), %error, suppressed, "cannot make rings; the client goes on with frames");
                 }
             }
         }
-        let Some(rings) = self.rings.as_ref().filter(|_| may_have_rings) else {
-            let reply = HelloReply::new(Features::default(), None, self.context.instance, &[]);
-            return Ok(self.stream.write_with(&reply.encode(), &[]).await?);
-        };
-        let geometry = rings.geometry();
-        let list = [(DescriptorKind::Rings, geometry.bytes()), (DescriptorKind::RingsWake, 0)];
-        let reply = HelloReply::new(Features::RINGS, Some(geometry), self.context.instance, &list);
-        Ok(self.stream.write_with(&reply.encode(), &rings.descriptors()).await?)
+        Ok(self.rings.is_some())
     }
 
     /// Applies all that has been in the rings until now; false where that was too much for one turn.

@@ -10,6 +10,8 @@ pub trait Word {
     fn store(&self, value: u64, ordering: Ordering);
     /// Writes it and gives what was there.
     fn swap(&self, value: u64, ordering: Ordering) -> u64;
+    /// Adds to it and gives what was there.
+    fn add(&self, value: u64, ordering: Ordering) -> u64;
     /// A fence for all words.
     fn fence(ordering: Ordering);
 }
@@ -28,6 +30,11 @@ impl Word for AtomicU64 {
     #[inline(always)]
     fn swap(&self, value: u64, ordering: Ordering) -> u64 {
         AtomicU64::swap(self, value, ordering)
+    }
+
+    #[inline(always)]
+    fn add(&self, value: u64, ordering: Ordering) -> u64 {
+        self.fetch_add(value, ordering)
     }
 
     #[inline(always)]
