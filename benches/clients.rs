@@ -31,6 +31,9 @@ pub(super) const LAYOUT: Layout = Layout::Bytes72;
 
 const BUFFER_BYTES: u64 = 2 * 1024 * 1024;
 
+/// What a holder holds: small, so that ten million of them stay below what one process may hold. Ids are addresses.
+const HELD_BUFFER_BYTES: u64 = 4096;
+
 /// Rounds are made to last about a second; a server that needs longer than this has stopped.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -46,6 +49,16 @@ pub(super) enum Way {
     Ring,
 }
 
+/// What each client process of a fleet does.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    pub(super) clients: usize,
+    pub(super) role: &'static str,
+    /// Frames that each sends, or buffers that each holds.
+    pub(super) count_each: u64,
+    pub(super) way: Way,
+}
+
 /// Client processes that are connected and wait for the start.
 pub(super) struct Fleet {
     children: Vec<OwnedChild>,
@@ -56,27 +69,27 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts the clients and waits until all are connected.
-    pub(super) fn connect(bench: &Bench, socket: &Path, frames_each: u64, way: Way) -> anyhow::Result<Self> {
+    /// Starts the clients and waits until all are connected, and hold what they are to hold.
+    pub(super) fn connect(bench: &Bench, socket: &Path, plan: Plan) -> anyhow::Result<Self> {
         let (waiting, start) = io::pipe()?;
         let (mut progress, report) = io::pipe()?;
-        let mut children = Vec::with_capacity(CLIENTS);
-        for _ in 0..CLIENTS {
+        let mut children = Vec::with_capacity(plan.clients);
+        for _ in 0..plan.clients {
             let mut command = Command::new(&bench.exe);
             command
-                .args(["bench", "--role", "client", "--socket"])
+                .args(["bench", "--role", plan.role, "--socket"])
                 .arg(socket)
-                .args(["--frames", &frames_each.to_string()])
+                .args(["--frames", &plan.count_each.to_string()])
                 .stdin(waiting.try_clone()?)
                 .stdout(report.try_clone()?)
                 .stderr(Stdio::inherit());
-            if let Way::Frames { batch } = way {
+            if let Way::Frames { batch } = plan.way {
                 command.args(["--batch", &batch.to_string()]);
             }
             children.push(OwnedChild::spawn(&mut command)?);
         }
         drop(report);
-        await_all(&mut progress, READY)?;
+        await_all(&mut progress, READY, plan.clients)?;
         Ok(Self { children, start, progress })
     }
 
@@ -84,7 +97,7 @@ impl Fleet {
     pub(super) fn run(mut self) -> anyhow::Result<Duration> {
         let begin = Instant::now();
         drop(self.start);
-        await_all(&mut self.progress, DONE)?;
+        await_all(&mut self.progress, DONE, self.children.len())?;
         let elapsed = begin.elapsed();
         for child in &mut self.children {
             child.expect_success()?;
@@ -94,15 +107,15 @@ impl Fleet {
 }
 
 /// Reads one `expected` byte from every client, within the time a round may take.
-fn await_all(progress: &mut PipeReader, expected: u8) -> anyhow::Result<()> {
+fn await_all(progress: &mut PipeReader, expected: u8, clients: usize) -> anyhow::Result<()> {
     let deadline = Instant::now() + ROUND_TIMEOUT;
-    let mut missing = CLIENTS;
+    let mut missing = clients;
     while missing > 0 {
         let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now()))?;
         let ready = poll(&mut [PollFd::new(&*progress, PollFlags::IN)], Some(&left))?;
         ensure!(ready > 0, "{missing} clients did not finish within {} seconds", ROUND_TIMEOUT.as_secs());
-        let mut bytes = [0; CLIENTS];
-        let received = progress.read(&mut bytes[..missing])?;
+        let mut bytes = vec![0; missing];
+        let received = progress.read(&mut bytes)?;
         ensure!(received > 0, "{missing} clients ended early");
         ensure!(
             bytes[..received].iter().all(|byte| *byte == expected),
@@ -166,6 +179,36 @@ pub(super) fn ring_client(socket: &Path) -> anyhow::Result<Client> {
     client.freed(0, u64::MAX);
     ensure!(client.flush(ROUND_TIMEOUT), "the daemon does not answer");
     Ok(client)
+}
+
+/// The role of a client process that holds buffers: allocates so many, waits for the start, frees them all, and waits until the server
+/// has consumed that and closes.
+pub(super) fn hold_buffers(socket: &Path, buffers: u64, batch: usize) -> anyhow::Result<()> {
+    let mut stream = connect(socket)?;
+    let mut bytes = Vec::new();
+    let mut send_all = |stream: &UnixStream, kind, size_bytes| -> anyhow::Result<()> {
+        for ids in (0..buffers).step_by(batch) {
+            bytes.clear();
+            for index in ids..buffers.min(ids + batch as u64) {
+                bytes.extend_from_slice(&frame(
+                    kind,
+                    own_pid(),
+                    0,
+                    (index + 1) * HELD_BUFFER_BYTES,
+                    size_bytes,
+                ));
+            }
+            send_in_pieces(stream, &bytes, bytes.len())?;
+        }
+        Ok(())
+    };
+    send_all(&stream, Kind::Alloc, HELD_BUFFER_BYTES)?;
+    signal_parent(READY)?;
+    io::stdin().read_to_end(&mut Vec::new())?;
+    send_all(&stream, Kind::Free, 0)?;
+    stream.shutdown(Shutdown::Write)?;
+    stream.read_to_end(&mut Vec::new())?;
+    signal_parent(DONE)
 }
 
 fn signal_parent(byte: u8) -> anyhow::Result<()> {

@@ -2,13 +2,15 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
 use std::thread;
 
 use anyhow::ensure;
 
+use super::clients::Way;
 use super::measure::Spread;
 use super::report::{Finding, Goal, Report};
-use super::servers::Subject;
+use super::servers::{Server, Subject};
 use super::throughput::Contender;
 use super::{Bench, Row};
 
@@ -18,8 +20,12 @@ const BATCH: usize = 64;
 /// Takes turns between a daemon that exports and one that does not.
 pub(super) fn beside_none(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
     let collector = collect()?;
-    let mut without = Contender::with_frames(bench, Subject::Ttmem, BATCH)?;
-    let mut with = Contender::with_frames(bench, Subject::TtmemExporting(collector), BATCH)?;
+    let start = |subject: Subject| {
+        let server = Rc::new(Server::start(bench, subject)?);
+        Contender::start(bench, server, subject.name(), Way::Frames { batch: BATCH })
+    };
+    let mut without = start(Subject::Ttmem)?;
+    let mut with = start(Subject::TtmemExporting(collector))?;
     for _ in 0..bench.effort.rounds {
         without.round(bench)?;
         with.round(bench)?;

@@ -53,12 +53,32 @@ pub(super) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     Ok((ticks(14)? + ticks(15)?) / TICKS_PER_SECOND)
 }
 
-/// The high-water mark of a process's resident memory, in units of 10^6 bytes.
+/// The same to the nanosecond, for a process whose threads do not end.
+pub(super) fn cpu_seconds_of_threads(pid: u32) -> anyhow::Result<f64> {
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let schedstat = fs::read_to_string(thread?.path().join("schedstat"))?;
+        let on_processor = schedstat.split_whitespace().next().context("an empty schedstat")?;
+        nanoseconds += on_processor.parse::<u64>()?;
+    }
+    Ok(nanoseconds as f64 / 1e9)
+}
+
+/// A process's resident memory now, in units of 10^6 bytes.
+pub(super) fn resident_mb(pid: u32) -> anyhow::Result<f64> {
+    memory_mb(pid, "VmRSS")
+}
+
+/// The high-water mark of it.
 pub(super) fn peak_resident_mb(pid: u32) -> anyhow::Result<f64> {
+    memory_mb(pid, "VmHWM")
+}
+
+fn memory_mb(pid: u32, name: &str) -> anyhow::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kib: f64 = field(&status, "VmHWM")
+    let kib: f64 = field(&status, name)
         .and_then(|value| value.strip_suffix(" kB"))
-        .context("no VmHWM in /proc/PID/status")?
+        .with_context(|| format!("no {name} in /proc/PID/status"))?
         .trim()
         .parse()?;
     Ok(kib * 1024.0 / 1e6)
@@ -116,6 +136,8 @@ mod tests {
     fn a_process_has_used_time_and_memory() {
         let pid = std::process::id();
         assert!(cpu_seconds(pid).expect("own stat") >= 0.0);
+        assert!(cpu_seconds_of_threads(pid).expect("own threads") > 0.0);
+        assert!(resident_mb(pid).expect("own status") > 0.1);
         assert!(peak_resident_mb(pid).expect("own status") > 0.1);
     }
 }

@@ -6,13 +6,18 @@
 //!
 //! A row is one entry in `ROWS` and one function that returns a `Report`.
 
+mod chart;
 mod clients;
 mod exporting;
+mod growth;
 mod http;
+mod latency;
 mod limit;
+mod load;
 mod measure;
 mod query;
 mod report;
+mod resident;
 mod ring;
 mod scrape;
 mod seed;
@@ -22,7 +27,7 @@ mod throughput;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use rustix::process::Signal;
 
@@ -35,6 +40,9 @@ struct Row {
     about: &'static str,
     measure: fn(&Bench, &Row) -> anyhow::Result<Report>,
 }
+
+/// What the names of those begin with that measure how cost grows; the chart is drawn of them.
+const GROWTH: &str = "growth-";
 
 /// Every measurement, in the order in which they are taken and printed.
 const ROWS: &[Row] = &[
@@ -49,15 +57,20 @@ const ROWS: &[Row] = &[
         measure: throughput::batched,
     },
     Row {
+        name: "reports-exporting",
+        about: "the same, with everything exported over OTLP and without",
+        measure: exporting::beside_none,
+    },
+    Row {
         name: "ring-reports",
         about: "8 client processes report through rings, beside 64 frames per send()",
         measure: ring::throughput,
     },
     Row { name: "ring", about: "what one report costs the thread that makes it", measure: ring::cost },
     Row {
-        name: "reports-exporting",
-        about: "the same, with everything exported over OTLP and without",
-        measure: exporting::beside_none,
+        name: "report",
+        about: "one client sends a frame, then does something else for 5 microseconds",
+        measure: latency::report,
     },
     Row {
         name: "query",
@@ -70,9 +83,44 @@ const ROWS: &[Row] = &[
         measure: query::visibility,
     },
     Row {
+        name: "visibility-metrics",
+        about: "one client sends ALLOC, then scrapes one family until the answer holds it",
+        measure: latency::metrics,
+    },
+    Row {
         name: "scrape",
         about: "GET /metrics with 10,000 series over one kept connection",
         measure: scrape::ten_thousand,
+    },
+    Row {
+        name: "scrape-large",
+        about: "GET /metrics with 100,000 series over one kept connection",
+        measure: scrape::hundred_thousand,
+    },
+    Row {
+        name: "scrape-load",
+        about: "8 client processes report, 64 frames per send(), while 100,000 series are scraped ten times a second",
+        measure: load::scraped,
+    },
+    Row {
+        name: "memory",
+        about: "resident memory at rest, and with 10,000 series and 100,000 buffers",
+        measure: resident::memory,
+    },
+    Row {
+        name: "growth-clients",
+        about: "one process after the other reports, one frame per send()",
+        measure: growth::clients,
+    },
+    Row {
+        name: "growth-devices",
+        about: "one process reports about one device after the other, 64 frames per send()",
+        measure: growth::devices,
+    },
+    Row {
+        name: "growth-buffers",
+        about: "4 processes allocate so many buffers and free them, 64 frames per send()",
+        measure: growth::buffers,
     },
 ];
 
@@ -84,11 +132,17 @@ struct Effort {
     queries: usize,
     scrapes: usize,
     encodings: usize,
+    /// The last point of the growth by buffers.
+    buffers_max: u64,
 }
 
-const FULL: Effort = Effort { rounds: 11, seconds: 0.5, queries: 20_000, scrapes: 50, encodings: 5 };
+/// About four minutes.
+const FULL: Effort =
+    Effort { rounds: 11, seconds: 0.5, queries: 20_000, scrapes: 100, encodings: 5, buffers_max: 10_000_000 };
 
-const QUICK: Effort = Effort { rounds: 3, seconds: 0.2, queries: 4_000, scrapes: 20, encodings: 3 };
+/// Less than one.
+const QUICK: Effort =
+    Effort { rounds: 3, seconds: 0.2, queries: 4_000, scrapes: 20, encodings: 3, buffers_max: 1_000_000 };
 
 /// What every row needs to know about the run it is part of.
 struct Bench {
@@ -146,6 +200,13 @@ pub fn command() -> Command {
                 .help("Send this many events per client and round instead of aiming for a duration"),
         )
         .arg(
+            Arg::new("chart")
+                .long("chart")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("Draw how cost grows into this SVG file (from the measurements named growth-)"),
+        )
+        .arg(
             Arg::new("json")
                 .long("json")
                 .action(ArgAction::SetTrue)
@@ -161,7 +222,7 @@ fn role_arguments() -> [Arg; 5] {
             .long("role")
             .hide(true)
             .requires("socket")
-            .value_parser(["limit", "seed", "blocking", "daemon", "client"]),
+            .value_parser(["limit", "seed", "blocking", "daemon", "client", "holder"]),
         Arg::new("socket").long("socket").hide(true).value_parser(value_parser!(PathBuf)),
         Arg::new("frames").long("frames").hide(true).default_value("0").value_parser(value_parser!(u64)),
         Arg::new("batch").long("batch").hide(true).value_parser(value_parser!(usize)),
@@ -202,6 +263,12 @@ fn measure_rows(bench: &Bench, run: &Run, arguments: &ArgMatches) -> anyhow::Res
     if !json {
         print(&run.heading())?;
     }
+    let chart: Option<&PathBuf> = arguments.get_one("chart");
+    let grows = |row: &Row| row.name.starts_with(GROWTH);
+    ensure!(
+        chart.is_none() || ROWS.iter().any(|row| grows(row) && chosen(&row)),
+        "--chart needs a measurement whose name begins with {GROWTH}"
+    );
     let mut reports = Vec::new();
     for row in ROWS.iter().filter(chosen) {
         eprintln!("measuring {} ...", row.name);
@@ -212,10 +279,14 @@ fn measure_rows(bench: &Bench, run: &Run, arguments: &ArgMatches) -> anyhow::Res
         }
         reports.push(report);
     }
-    if json {
-        print(&format!("{}\n", run.json(&reports)?))?;
+    if let Some(path) = chart {
+        std::fs::write(path, chart::draw(&reports))
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(())
+    if json {
+        return print(&format!("{}\n", run.json(&reports)?));
+    }
+    print(&format!("\n{}", report::summary(&reports)))
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
@@ -240,6 +311,11 @@ fn play(role: &str, arguments: &ArgMatches) -> anyhow::Result<()> {
                 Some(batch) => clients::send_frames(socket, *frames, *batch),
                 None => clients::report_in_ring(socket, *frames),
             }
+        }
+        "holder" => {
+            let buffers: &u64 = arguments.get_one("frames").context("a holder needs --frames")?;
+            let batch: &usize = arguments.get_one("batch").context("a holder needs --batch")?;
+            clients::hold_buffers(socket, *buffers, *batch)
         }
         unknown => bail!("there is no role `{unknown}`"),
     }

@@ -4,8 +4,8 @@ use std::fmt::{self, Write};
 
 use serde::Serialize;
 
-use super::Row;
 use super::measure::{Machine, Spread};
+use super::{GROWTH, Row};
 
 /// The circumstances that all results of one run share.
 #[derive(Serialize)]
@@ -25,12 +25,14 @@ pub(super) struct Report {
     pub(super) subjects: Vec<Subject>,
     /// What follows from it.
     pub(super) findings: Vec<Finding>,
+    /// Where cost is measured as it grows: the size that each subject stands for.
+    pub(super) sizes: Vec<u64>,
 }
 
 /// The figures of one server or encoder.
 #[derive(Serialize)]
 pub(super) struct Subject {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) figures: Vec<Figure>,
 }
 
@@ -59,7 +61,17 @@ pub(super) enum Goal {
 
 impl Report {
     pub(super) fn new(row: &Row, subjects: Vec<Subject>, findings: Vec<Finding>) -> Self {
-        Self { name: row.name, about: row.about, subjects, findings }
+        Self { name: row.name, about: row.about, subjects, findings, sizes: Vec::new() }
+    }
+
+    /// The same, of subjects that stand for growing sizes.
+    pub(super) fn grown(self, sizes: impl Iterator<Item = u64>) -> Self {
+        Self { sizes: sizes.collect(), ..self }
+    }
+
+    /// What the sizes count: the row is called after it.
+    pub(super) fn grows_by(&self) -> &'static str {
+        self.name.trim_start_matches(GROWTH)
     }
 
     /// The result as a table.
@@ -70,7 +82,7 @@ impl Report {
         heading.extend(columns.iter().map(|figure| figure.name.replace("_per_", "/").replace('_', " ")));
         let mut lines = vec![heading];
         for subject in &self.subjects {
-            let mut line = vec![subject.name.to_owned()];
+            let mut line = vec![subject.name.clone()];
             line.extend(subject.figures.iter().map(|figure| readable(figure.value)));
             lines.push(line);
         }
@@ -82,14 +94,63 @@ impl Report {
     }
 }
 
+impl Subject {
+    pub(super) fn figure(&self, name: &str) -> Option<f64> {
+        self.figures.iter().find(|figure| figure.name == name).map(|figure| figure.value)
+    }
+}
+
+impl Goal {
+    fn is_met(self, value: f64) -> bool {
+        match self {
+            Goal::AtLeast(bound) => value >= bound,
+            Goal::AtMost(bound) => value <= bound,
+        }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Goal::AtLeast(bound) => write!(f, "at least {bound}"),
+            Goal::AtMost(bound) => write!(f, "at most {bound}"),
+        }
+    }
+}
+
+/// Every figure that has a goal, beside it.
+pub(super) fn summary(reports: &[Report]) -> String {
+    let heading = ["measured", "spread", "goal", "met"].map(str::to_owned);
+    let mut lines = vec![std::iter::once(String::new()).chain(heading).collect()];
+    for (report, finding) in
+        reports.iter().flat_map(|report| report.findings.iter().map(move |f| (report, f)))
+    {
+        let Some(goal) = finding.goal else { continue };
+        let Spread { median, lowest, highest } = finding.spread;
+        let is_met = if goal.is_met(median) { "yes" } else { "no" };
+        lines.push(vec![
+            format!("{}: {}", report.name, finding.name),
+            readable(median),
+            format!("{} to {}", readable(lowest), readable(highest)),
+            goal.to_string(),
+            is_met.to_owned(),
+        ]);
+    }
+    let mut text = String::new();
+    if lines.len() > 1 {
+        text.push_str("goals\n");
+        align(&mut text, &lines);
+    }
+    text
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Spread { median, lowest, highest } = self.spread;
         write!(f, "{} = {}", self.name, readable(median))?;
         write!(f, " ({} to {})", readable(lowest), readable(highest))?;
         match self.goal {
-            Some(Goal::AtLeast(bound)) => write!(f, ", goal: at least {bound}"),
-            Some(Goal::AtMost(bound)) => write!(f, ", goal: at most {bound}"),
+            Some(goal) => write!(f, ", goal: {goal}"),
             None => Ok(()),
         }
     }
@@ -136,8 +197,11 @@ fn align(text: &mut String, lines: &[Vec<String>]) {
     }
 }
 
-/// Three significant digits or all that stand before the point, in groups of three.
-fn readable(value: f64) -> String {
+/// Three significant digits or all that stand before the point, in groups of three; a dash where nothing was measured.
+pub(super) fn readable(value: f64) -> String {
+    if value.is_nan() {
+        return "-".to_owned();
+    }
     let magnitude = value.abs();
     if magnitude < 0.1 {
         return format!("{value:.4}");
@@ -187,11 +251,11 @@ mod tests {
             about: "what it is",
             subjects: vec![
                 Subject {
-                    name: "limit",
+                    name: "limit".to_owned(),
                     figures: vec![Figure { name: "events_per_second", value: 1_330_000.0 }],
                 },
                 Subject {
-                    name: "ttmem",
+                    name: "ttmem".to_owned(),
                     figures: vec![Figure { name: "events_per_second", value: 900_000.0 }],
                 },
             ],
@@ -200,6 +264,7 @@ mod tests {
                 spread: Spread { median: 0.677, lowest: 0.6, highest: 0.7 },
                 goal: Some(Goal::AtLeast(0.6)),
             }],
+            sizes: Vec::new(),
         };
         assert_eq!(
             report.table(),
@@ -208,6 +273,11 @@ mod tests {
              limit       1,330,000\n  \
              ttmem         900,000\n  \
              ttmem / limit = 0.677 (0.600 to 0.700), goal: at least 0.6\n"
+        );
+        let goals = summary(&[report]);
+        assert!(
+            goals.ends_with("row: ttmem / limit      0.677   0.600 to 0.700   at least 0.6   yes\n"),
+            "{goals}"
         );
     }
 }

@@ -137,7 +137,7 @@ impl Costs {
         self.times_ns.sort_by(f64::total_cmp);
         let figure = |name, fraction| Figure { name, value: quantile(&self.times_ns, fraction) };
         report::Subject {
-            name: self.name,
+            name: self.name.to_owned(),
             figures: vec![
                 Figure { name: "mean_ns", value: Spread::of(&self.means_ns).median },
                 figure("p50_ns", 0.5),

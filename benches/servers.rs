@@ -20,14 +20,17 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How long the daemon's counters may lag behind the EOF that says everything was consumed.
-const COUNT_TIMEOUT: Duration = Duration::from_secs(2);
+const COUNT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The daemon's own count, and nothing else: with many series the rest would take longer than what is measured.
+const EVENTS_PATH: &str = "/metrics?name[]=ttmem_events_total";
 
 /// Which server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Subject {
     Limit,
     Ttmem,
-    /// The daemon, believing whatever pid a frame claims.
+    /// The daemon, believing whatever pid a frame claims, and showing all of them.
     TtmemTrusting,
     /// The daemon, exporting to a collector at that address.
     TtmemExporting(SocketAddr),
@@ -78,7 +81,7 @@ impl Server {
         match subject {
             Subject::Limit | Subject::Blocking | Subject::Ttmem => {}
             Subject::TtmemTrusting => {
-                command.args(["--", "--trust-claimed-pids"]);
+                command.args(["--", "--trust-claimed-pids", "--processes-max", "100000"]);
             }
             Subject::TtmemExporting(collector) => {
                 command.args(["--", "--otlp-endpoint", &format!("http://{collector}")]);
@@ -106,6 +109,16 @@ impl Server {
         measure::cpu_seconds(self.child.id())
     }
 
+    /// The same to the nanosecond, for the daemon, whose threads do not end.
+    pub(super) fn cpu_seconds_exact(&self) -> anyhow::Result<f64> {
+        measure::cpu_seconds_of_threads(self.child.id())
+    }
+
+    /// The memory the server has resident now.
+    pub(super) fn resident_mb(&self) -> anyhow::Result<f64> {
+        measure::resident_mb(self.child.id())
+    }
+
     /// The most memory the server has had resident.
     pub(super) fn peak_resident_mb(&self) -> anyhow::Result<f64> {
         measure::peak_resident_mb(self.child.id())
@@ -120,7 +133,7 @@ impl Server {
     /// How many events the server says it has counted; `None` for a server that does not count.
     pub(super) fn counted(&self) -> anyhow::Result<Option<u64>> {
         match self.http {
-            Some(_) => Ok(Some(counted_events(self.http()?.get("/metrics")?)?)),
+            Some(_) => Ok(Some(counted_events(self.http()?.get(EVENTS_PATH)?)?)),
             None => Ok(None),
         }
     }

@@ -23,6 +23,7 @@ use crate::clock;
 use crate::config::{
     Config, ConfigError, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS, SpansConfig, restart_needed,
 };
+use crate::heap;
 use crate::ingest::{Devices, Ingest};
 use crate::registry::{FeedPolicy, Registry, Time};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
@@ -49,6 +50,7 @@ type LogLevelHandle = reload::Handle<LevelFilter, LogRegistry>;
 
 /// Runs until told to stop.
 pub fn run(origin: &Origin) -> anyhow::Result<()> {
+    heap::give_back_what_is_freed();
     let loaded = origin.load()?;
     let log_level = start_log(&loaded.config)?;
     for warning in &loaded.warnings {

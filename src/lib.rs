@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod heap;
 pub mod socket;
 pub mod throttle;
 

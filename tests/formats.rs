@@ -194,8 +194,16 @@ fn families_can_be_selected_and_mistakes_are_named() {
 
 #[test]
 fn a_thousand_short_lived_processes_leave_no_series_behind() {
-    let daemon =
-        Daemon::start(&["--trust-claimed-pids", "--processes-max", "10", "--process-linger-seconds", "0"]);
+    let daemon = Daemon::start(&[
+        // Each round is another connection, and a thread that serves its first needs memory once.
+        "--ingest-threads",
+        "1",
+        "--trust-claimed-pids",
+        "--processes-max",
+        "10",
+        "--process-linger-seconds",
+        "0",
+    ]);
     let samples = |metrics: &Metrics| metrics.text.lines().filter(|line| !line.starts_with('#')).count();
     let settled = |live: f64| {
         daemon.wait_for_metrics("the processes to be gone", |metrics| {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 use support::frames::{ALLOCATION_FAILED, CB_ALLOC, Connection, Frame, KERNEL_LOAD};
-use support::{Daemon, PATIENCE, Peer, Response, exposition, request, wait_for};
+use support::{Daemon, Metrics, PATIENCE, Peer, Response, exposition, request, wait_for};
 
 /// Every metric that the socket alone gives reason for, with its type and its labels; what is known about the daemon's own process
 /// comes on top.
@@ -537,7 +537,7 @@ fn the_exposition_has_every_metric_once_with_help_and_type() {
     assert!(collected >= 6, "the daemon's own process is there, too");
 
     let samples: usize = families.iter().map(|family| family.samples.len()).sum();
-    let metrics = support::Metrics::parse(&text);
+    let metrics = Metrics::parse(&text);
     assert_eq!(metrics.sum("ttmem_series", &[]), samples as f64, "the daemon counts its series");
     for family in families.iter().filter(|family| family.kind == "histogram") {
         check_histogram(family);
@@ -605,6 +605,37 @@ fn every_scrape_adds_up_however_busy_the_clients_are() {
         let _clients = busy.map(|client| client.join().unwrap());
         assert_eq!(daemon.metrics().usage(0, "dram"), Some(0.0));
     });
+}
+
+#[test]
+fn a_large_scrape_comes_in_pieces_that_are_one_exposition() {
+    const PROCESSES: i32 = 1000;
+    let daemon = Daemon::start(&["--trust-claimed-pids"]);
+    let mut connection = Connection::open(&daemon, 144);
+    let held = |process_id| Frame { process_id, ..Frame::alloc(0, 4096, 1) };
+    connection.send(&(10_000..10_000 + PROCESSES).map(held).collect::<Vec<_>>());
+    assert_eq!(connection.query(0).dram(), 4096 * u64::from(PROCESSES.unsigned_abs()));
+    let ask = |accept: &str| {
+        let head = format!("Host: ttmem\r\nAccept: {accept}\r\nConnection: close");
+        request(daemon.http(), &format!("GET /metrics HTTP/1.1\r\n{head}\r\n\r\n"))
+    };
+    for (accept, end) in [("text/plain", "\n"), ("application/openmetrics-text", "\n# EOF\n")] {
+        let answer = ask(accept);
+        assert_eq!(answer.header("transfer-encoding"), Some("chunked"), "{}", answer.head);
+        assert_eq!(answer.header("content-length"), None);
+        assert!(answer.body.len() > 300_000 && answer.body.ends_with(end));
+        let samples = answer.body.lines().filter(|line| !line.starts_with('#')).count();
+        let metrics = Metrics::parse(&answer.body);
+        metrics.assert_adds_up();
+        assert_eq!(metrics.sum("ttmem_series", &[]), samples as f64);
+        assert_eq!(metrics.values("ttmem_process_info", &[]).len(), PROCESSES.unsigned_abs() as usize);
+    }
+    // Who gives up in the middle takes nothing with it.
+    let mut hasty = TcpStream::connect(daemon.http()).unwrap();
+    hasty.write_all(get("/metrics").as_bytes()).unwrap();
+    hasty.read_exact(&mut [0; 1000]).unwrap();
+    drop(hasty);
+    assert_eq!(ask("text/plain").status, 200);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use support::certificates::Certificates;
 use support::frames::{Connection, Frame};
 use support::otlp::{Collector, Point, Received, Rotel, free_port};
@@ -198,9 +198,12 @@ fn what_a_collector_misses_while_it_is_away_is_what_the_counters_say() {
         let endpoint = if protocol == "grpc" { collector.grpc_url() } else { collector.http_url() };
         // A few readings fit into the queue.
         let daemon =
-            exporting(protocol, &endpoint, &["--otlp-queue-items", "1000", "--otlp-timeout-ms", "500"]);
-        let _client = client(&daemon);
-        collector.wait_for("some readings", |received| received.0.len() > 3);
+            exporting(protocol, &endpoint, &["--otlp-queue-items", "1000", "--otlp-timeout-ms", "5000"]);
+        let mut client = client(&daemon);
+        client.ask(r#"{"op":"free","id":1,"count":50}"#);
+        collector.wait_for("some readings and spans", |received| {
+            received.points("hw.gpu.memory.usage").len() > 3 && received.spans_count() > 0
+        });
         // It takes nothing more, so that nothing is both accepted and unanswered when it ends.
         collector.answer(json!({"hang": true, "times": 100}));
         wait_for("a request to hang", || {
@@ -217,27 +220,32 @@ fn what_a_collector_misses_while_it_is_away_is_what_the_counters_say() {
         collector.wait_for("readings to go on", |received| received.0.len() > before + 3);
         daemon.wait_for_log("OTLP: exporting again");
         // Whatever is still on its way at its end is sent or counted before it ends.
-        let (exported, lost) = stop(daemon);
-        assert_eq!(lost, 0.0);
+        let account = stop(daemon);
         let received = collector.received();
-        assert_eq!(
-            received.points_count() as f64,
-            exported,
-            "{protocol}: accepted is exported, no more and no less"
-        );
+        let accepted = [("metrics", received.points_count()), ("traces", received.spans_count())];
+        for (signal, items) in accepted {
+            assert_eq!(
+                account(signal),
+                (items as f64, 0.0),
+                "{protocol}: accepted is exported, no more and no less"
+            );
+        }
+        assert!(received.spans_count() > 0, "the client's buffers came and went");
     }
 }
 
-/// Ends a daemon, and gives what its log says of exported items and of those that were lost to its end.
-fn stop(mut daemon: Daemon) -> (f64, f64) {
+/// Ends a daemon, and gives what its log says of a signal's exported items and of those that were lost to its end.
+fn stop(daemon: Daemon) -> impl Fn(&str) -> (f64, f64) {
+    let mut daemon = daemon;
     daemon.signal(Signal::TERM);
     assert!(daemon.wait().success());
     let log = daemon.log();
-    let line = log
-        .iter()
-        .find(|line| line["message"] == "OTLP: the export has ended" && line["signal"] == "metrics");
-    let line = line.unwrap_or_else(|| panic!("{log:?}"));
-    (line["exported"].as_f64().unwrap(), line["lost"].as_f64().unwrap())
+    move |signal| {
+        let is_its =
+            |line: &&Value| line["message"] == "OTLP: the export has ended" && line["signal"] == signal;
+        let line = log.iter().find(is_its).unwrap_or_else(|| panic!("{signal}: {log:?}"));
+        (line["exported"].as_f64().unwrap(), line["lost"].as_f64().unwrap())
+    }
 }
 
 #[test]
@@ -254,7 +262,7 @@ fn a_collector_that_never_answers_times_out_and_holds_up_nothing() {
         });
         assert_eq!(metrics.usage(0, "dram"), Some(104_857_600.0));
         daemon.wait_for_log("OTLP: could not be exported for too long; dropped");
-        let (exported, lost) = stop(daemon);
+        let (exported, lost) = stop(daemon)("metrics");
         assert_eq!(exported, 0.0);
         assert!(lost > 0.0, "what was queued is told");
     }
@@ -393,6 +401,31 @@ fn differences_add_up_to_the_total() {
 }
 
 #[test]
+fn a_difference_that_finds_no_room_is_in_the_next_one() {
+    let directory = Directory::new();
+    let (http, grpc) = (free_port(), free_port());
+    let endpoint = format!("http://127.0.0.1:{http}");
+    let daemon =
+        exporting("http/protobuf", &endpoint, &["--otlp-temporality", "delta", "--otlp-queue-items", "500"]);
+    let mut client = Peer::field_client(&daemon, "metal");
+    client.ask(r#"{"op":"allocate","device":0,"type":"dram","size":1000,"id":1,"count":10}"#);
+    let full =
+        daemon.wait_for_metrics("the queue to overflow", |metrics| dropped(metrics, "queue_full") > 0.0);
+    client.ask(r#"{"op":"allocate","device":0,"type":"dram","size":1000,"id":11,"count":10}"#);
+    // What was allocated while there was no room is read, and refused, at least once.
+    let before = dropped(&full, "queue_full");
+    daemon.wait_for_metrics("more to overflow", |metrics| {
+        metrics.usage(0, "dram") == Some(20_000.0) && dropped(metrics, "queue_full") > before + 500.0
+    });
+    let mut collector = Collector::restart(http, grpc, &directory.join("record"));
+    let sum = |received: &Received| -> f64 {
+        let points = received.points("tenstorrent.memory.allocated").into_iter();
+        points.filter(|point| point.attributes[DRAM.0] == "dram").map(|point| point.value).sum()
+    };
+    collector.wait_for("all of it", |received| sum(received) == 20_000.0);
+}
+
+#[test]
 fn thousands_of_processes_arrive_each_by_itself() {
     const PROCESSES: i32 = 3000;
     let mut collector = Collector::start();
@@ -407,7 +440,7 @@ fn thousands_of_processes_arrive_each_by_itself() {
         (0..PROCESSES).map(|number| Frame { process_id: 1_000_000 + number, ..Frame::alloc(0, 4096, 1) });
     connection.send(&frames.collect::<Vec<_>>());
     connection.query(0);
-    let (exported, lost) = stop(daemon);
+    let (exported, lost) = stop(daemon)("metrics");
     let usage = "tenstorrent.process.memory.usage";
     let received = collector.received();
     assert_eq!((received.points_count() as f64, lost), (exported, 0.0));
@@ -428,7 +461,7 @@ fn the_end_of_the_daemon_sends_what_is_left() {
     collector.wait_for("the first reading", |received| received.0.len() == 1);
     let _client = client(&daemon);
     daemon.wait_for_metrics("the client", |metrics| metrics.usage(0, "dram") == Some(104_857_600.0));
-    let (exported, lost) = stop(daemon);
+    let (exported, lost) = stop(daemon)("metrics");
     let received = collector.received();
     assert_eq!(point(&received.latest("tenstorrent.memory.peak"), &[DRAM]).value, 104_857_600.0);
     assert_eq!((received.points_count() as f64, lost), (exported, 0.0));
@@ -440,7 +473,7 @@ fn an_end_without_a_collector_is_bounded_and_told() {
     let daemon = exporting("http/protobuf", &endpoint, &["--otlp-shutdown-ms", "500"]);
     daemon.wait_for_metrics("failures", |metrics| failures(metrics, "connection") > 0.0);
     let begin = Instant::now();
-    let (exported, lost) = stop(daemon);
+    let (exported, lost) = stop(daemon)("metrics");
     assert!(begin.elapsed() < support::PATIENCE / 2);
     assert_eq!(exported, 0.0);
     assert!(lost > 0.0);

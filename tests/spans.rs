@@ -410,3 +410,29 @@ fn openmetrics(daemon: &Daemon) -> String {
         "GET /metrics HTTP/1.1\r\nHost: ttmem\r\nConnection: close\r\nAccept: application/openmetrics-text";
     support::request(daemon.http(), &format!("{head}\r\n\r\n")).body
 }
+
+#[test]
+fn every_buffer_that_ends_is_exported_or_counted_as_left_out() {
+    const ROUNDS: u64 = 6;
+    const BUFFERS: u64 = 500;
+    let flags = [EVERYTHING, &["--spans-per-second-max", "1000000"]].concat();
+    let mut scene = Scene::start(&flags);
+    let mut connection = Connection::open(&scene.daemon, 144);
+    for _ in 0..ROUNDS {
+        let allocations: Vec<_> = (1..=BUFFERS).map(|id| Frame::alloc(0, 4096, id)).collect();
+        connection.send(&allocations);
+        connection.query(0);
+        let frees: Vec<_> = (1..=BUFFERS).map(|id| Frame::free(0, id)).collect();
+        connection.send(&frees);
+        connection.query(0);
+    }
+    let metrics = scene.daemon.metrics();
+    let omitted = metrics.sum("ttmem_spans_omitted_total", &[]);
+    let told = (ROUNDS * BUFFERS) as usize - omitted as usize;
+    let all = scene.wait_for_spans("all that was told", |spans| named(spans, "buffer dram").len() >= told);
+    assert_eq!(named(&all, "buffer dram").len(), told);
+    let metrics = scene.daemon.metrics();
+    assert_eq!(metrics.sum("ttmem_spans_omitted_total", &[]), omitted, "nothing was left out later");
+    assert_eq!(metrics.sum("ttmem_otlp_dropped_total", &[("signal", "traces")]), 0.0);
+    assert_eq!(omitted, 0.0, "there is room for a few thousand");
+}

@@ -9,6 +9,7 @@ use std::path::Path;
 /// What each module may use, as the beginnings of paths; `wire` and `client` are crates. Nothing else of ours is allowed.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("clock", &[]),
+    ("heap", &[]),
     ("socket", &[]),
     ("activation", &[]),
     ("throttle", &[]),
@@ -25,6 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "registry",
             "config",
             "clock",
+            "heap",
             "socket",
             "activation",
             "ingest",

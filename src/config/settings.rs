@@ -215,9 +215,10 @@ pub const SETTINGS: &[Setting] = &[
         default: "auto",
         reload: false,
         help: "Threads that read reports",
-        details: "1 to 64. auto takes one for each core, and 4 at most: the cores belong to the models.",
+        details: "1 to 64. auto takes 8, which use no more of the processors than fewer do: they get their turn \
+                  sooner where clients keep every core busy.",
         apply: |config, text| {
-            let threads = if text == "auto" { Ok(super::ingest_threads_auto()) } else { THREADS.parse(text) };
+            let threads = if text == "auto" { Ok(super::INGEST_THREADS_AUTO) } else { THREADS.parse(text) };
             threads.map(|count| config.ingest_threads = count)
         },
         show: |config| config.ingest_threads.to_string(),

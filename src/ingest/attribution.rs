@@ -29,11 +29,15 @@ struct Claim {
 }
 
 impl Attribution {
-    pub(super) fn new(context: Arc<Context>, peer: Peer) -> Self {
+    pub(super) fn new(context: Arc<Context>, mut peer: Peer) -> Self {
         // Read now, because the peer may be gone by the time its first report is.
         let pidfd = peer.pidfd.as_deref();
         let facts =
             pidfd.map(|pidfd| ProcessFacts::of(peer.pid, pidfd, &context.arguments)).unwrap_or_default();
+        if context.policy.trust_claimed_pids {
+            // What it simulates does not end with it, and ten thousand of them are to fit under a usual limit of open files.
+            peer.pidfd = None;
+        }
         Self { context, peer, facts, claims: Vec::new() }
     }
 

@@ -1,20 +1,26 @@
 //! The live buffers of one process: found by (device, id), listed per device and memory type in the order of their allocation.
 //!
-//! The idea is a slab of 40-byte records plus an index of (slot, hash) pairs: by arithmetic 55 bytes a buffer at ten million (2^24
-//! places of nine bytes in the index), and growing the index touches no record, because the hash stands beside the slot. The records
-//! of one cell form a list in the order of allocation, so the oldest buffer is known at once and a process's end walks exactly what
-//! is to be reclaimed.
+//! The idea is a slab of 40-byte records in chunks that never move, found through an [`Index`] of (slot, hash) pairs. The records of one
+//! cell form a list in the order of allocation, so the oldest buffer is known at once and a process's end walks exactly what is to be
+//! reclaimed. New records go to the lowest chunk with room, so that after a burst the high ones become empty, and an empty chunk is
+//! freed.
 
+use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 use std::ops::Range;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
+
+use super::index::Index;
 
 /// No slot: the end of a list.
 const NONE: u32 = u32::MAX;
-/// Records per chunk. No chunk but a small first one ever moves, so growth copies nothing.
-const CHUNK: usize = 1024;
+/// No chunk: the one that was being filled has become empty.
+const NOWHERE: usize = usize::MAX;
+/// Records per chunk: 160 KiB, large enough to be mapped for itself (see `heap`) with a fortieth lost to the pages' ends.
+const CHUNK: usize = 4096;
+/// Records that an empty table keeps its place for: most processes hold few buffers, and there may be ten thousand of them.
+const KEPT_RECORDS_MAX: usize = 64;
 
 /// One live buffer.
 #[derive(Clone, Copy, Debug)]
@@ -44,29 +50,42 @@ impl Default for List {
     }
 }
 
-#[derive(Clone, Copy)]
-struct IndexEntry {
-    slot: u32,
+/// Where a record lies until it is removed, and the hash that it was found by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Slot {
+    number: u32,
     hash: u32,
 }
 
-impl IndexEntry {
-    /// The table wants its bucket from the low bits and its tag from the top seven.
-    fn spread(hash: u32) -> u64 {
-        u64::from(hash) << 32 | u64::from(hash)
+/// Records beside each other, and those of them that are vacant.
+struct Chunk {
+    records: Vec<Record>,
+    /// The first of the vacated slots, which are chained by `next`.
+    vacant: u32,
+    live: u32,
+}
+
+impl Chunk {
+    const EMPTY: Chunk = Chunk { records: Vec::new(), vacant: NONE, live: 0 };
+
+    fn is_full(&self) -> bool {
+        self.live as usize == CHUNK
     }
 }
 
-/// Where a record lies until it is removed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Slot(u32);
-
 #[derive(Default)]
 pub(super) struct Buffers {
-    chunks: Vec<Vec<Record>>,
-    index: HashTable<IndexEntry>,
-    /// The first of the vacated slots, which are chained by `next`.
-    vacant: Option<u32>,
+    /// No chunk moves but the first, which grows as it is needed.
+    chunks: Vec<Chunk>,
+    /// The chunk that new records go to while it has room, or [`NOWHERE`].
+    filling: usize,
+    /// The other chunks with live and with vacant records.
+    roomy: BTreeSet<usize>,
+    /// Chunks without records, whose memory has been given back.
+    holes: BTreeSet<usize>,
+    /// The memory of a chunk that has become empty, so that a process at a chunk's edge does not pay for one again and again.
+    spare: Vec<Record>,
+    index: Index,
     hasher: RandomState,
 }
 
@@ -76,26 +95,26 @@ impl Buffers {
     }
 
     pub(super) fn find(&self, device: u16, id: u64) -> Option<Slot> {
-        let hash = self.hash(device, id);
-        let matches = |entry: &IndexEntry| {
-            let record = self.record(entry.slot);
-            entry.hash == hash && record.id == id && record.device == device
+        let is_wanted = |slot| {
+            let record = self.record(slot);
+            record.id == id && record.device == device
         };
-        self.index.find(IndexEntry::spread(hash), matches).map(|entry| Slot(entry.slot))
+        let hash = self.hash(device, id);
+        self.index.find(hash, is_wanted).map(|number| Slot { number, hash })
     }
 
     pub(super) fn get(&self, slot: Slot) -> &Record {
-        self.record(slot.0)
+        self.record(slot.number)
     }
 
     pub(super) fn add_reference(&mut self, slot: Slot) {
-        let record = self.record_mut(slot.0);
+        let record = self.record_mut(slot.number);
         record.references = record.references.saturating_add(1);
     }
 
     /// Takes one reference away; true when it was the last.
     pub(super) fn remove_reference(&mut self, slot: Slot) -> bool {
-        let record = self.record_mut(slot.0);
+        let record = self.record_mut(slot.number);
         record.references -= 1;
         record.references == 0
     }
@@ -126,18 +145,13 @@ impl Buffers {
             newest => self.record_mut(newest).next = slot,
         }
         list.newest = slot;
-        let hash = self.hash(device, id);
-        let entry = IndexEntry { slot, hash };
-        self.index.insert_unique(IndexEntry::spread(hash), entry, |entry| IndexEntry::spread(entry.hash));
+        self.index.insert(self.hash(device, id), slot);
     }
 
     /// Removes a buffer from the index and its list.
     pub(super) fn remove(&mut self, list: &mut List, slot: Slot) -> Record {
-        let record = *self.record(slot.0);
-        let hash = self.hash(record.device, record.id);
-        if let Ok(entry) = self.index.find_entry(IndexEntry::spread(hash), |entry| entry.slot == slot.0) {
-            entry.remove();
-        }
+        let record = *self.record(slot.number);
+        self.index.remove(slot.hash, slot.number);
         match record.previous {
             NONE => list.oldest = record.next,
             previous => self.record_mut(previous).next = record.next,
@@ -146,7 +160,7 @@ impl Buffers {
             NONE => list.newest = record.previous,
             next => self.record_mut(next).previous = record.previous,
         }
-        self.vacate(slot.0);
+        self.vacate(slot.number);
         record
     }
 
@@ -165,14 +179,16 @@ impl Buffers {
         })
     }
 
-    /// One more than the highest slot that was ever in use.
+    /// One more than the highest slot that may be in use.
     pub(super) fn slots(&self) -> u32 {
-        (self.chunks.len().saturating_sub(1) * CHUNK + self.chunks.last().map_or(0, Vec::len)) as u32
+        (self.chunks.len().saturating_sub(1) * CHUNK
+            + self.chunks.last().map_or(0, |last| last.records.len())) as u32
     }
 
     /// Live buffers in a range of slots: a slot keeps its number while buffers come and go.
     pub(super) fn live(&self, slots: Range<u32>) -> impl Iterator<Item = (u32, &Record)> {
-        slots.map(|slot| (slot, self.record(slot))).filter(|(_, record)| record.references > 0)
+        let record = |slot: u32| self.chunks.get(slot as usize / CHUNK)?.records.get(slot as usize % CHUNK);
+        slots.filter_map(move |slot| Some((slot, record(slot)?))).filter(|(_, record)| record.references > 0)
     }
 
     /// Forgets everything, and gives the memory back.
@@ -181,38 +197,78 @@ impl Buffers {
     }
 
     fn place(&mut self, record: Record) -> u32 {
-        if let Some(slot) = self.vacant {
-            self.vacant = Some(self.record(slot).next).filter(|next| *next != NONE);
-            *self.record_mut(slot) = record;
-            return slot;
+        if self.chunks.get(self.filling).is_none_or(Chunk::is_full) {
+            let known = self.roomy.pop_first().or_else(|| self.holes.pop_first());
+            self.filling = known.unwrap_or(self.chunks.len());
+            self.prepare();
         }
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-            // The first chunk grows as it is needed: most processes hold few buffers, and there may be ten thousand of them.
-            let capacity = if self.chunks.is_empty() { 0 } else { CHUNK };
-            self.chunks.push(Vec::with_capacity(capacity));
+        let chunk = &mut self.chunks[self.filling];
+        chunk.live += 1;
+        if chunk.vacant == NONE {
+            chunk.records.push(record);
+            return (self.filling * CHUNK + chunk.records.len() - 1) as u32;
         }
-        let chunk = self.chunks.len() - 1;
-        self.chunks[chunk].push(record);
-        (chunk * CHUNK + self.chunks[chunk].len() - 1) as u32
+        let slot = chunk.vacant;
+        let place = &mut chunk.records[slot as usize % CHUNK];
+        chunk.vacant = place.next;
+        *place = record;
+        slot
+    }
+
+    /// Gives the chunk that is to be filled its memory, if it has none.
+    fn prepare(&mut self) {
+        if self.filling == self.chunks.len() {
+            self.chunks.push(Chunk::EMPTY);
+        }
+        let records = &mut self.chunks[self.filling].records;
+        if self.filling > 0 && records.capacity() == 0 {
+            *records = std::mem::take(&mut self.spare);
+            records.reserve_exact(CHUNK);
+        }
     }
 
     fn vacate(&mut self, slot: u32) {
+        let number = slot as usize / CHUNK;
+        let chunk = &mut self.chunks[number];
+        if chunk.is_full() && number != self.filling {
+            self.roomy.insert(number);
+        }
+        chunk.live -= 1;
+        let record = &mut chunk.records[slot as usize % CHUNK];
+        record.references = 0;
+        record.next = chunk.vacant;
+        chunk.vacant = slot;
+        if chunk.live == 0 {
+            self.empty(number);
+        }
+    }
+
+    /// Gives back the memory of a chunk that holds nothing any more.
+    fn empty(&mut self, number: usize) {
         if self.index.is_empty() {
-            // A burst that has ended, or a process at rest: nothing is left to keep.
             match &mut self.chunks[..] {
-                [only] => {
-                    only.clear();
-                    self.vacant = None;
+                [only] if only.records.capacity() <= KEPT_RECORDS_MAX => {
+                    only.records.clear();
+                    only.vacant = NONE;
                 }
                 _ => self.clear(),
             }
             return;
         }
-        let next = self.vacant.unwrap_or(NONE);
-        let record = self.record_mut(slot);
-        record.references = 0;
-        record.next = next;
-        self.vacant = Some(slot);
+        let mut records = std::mem::replace(&mut self.chunks[number], Chunk::EMPTY).records;
+        if records.capacity() == CHUNK {
+            records.clear();
+            self.spare = records;
+        }
+        self.roomy.remove(&number);
+        self.holes.insert(number);
+        while self.chunks.last().is_some_and(|last| last.live == 0) {
+            self.chunks.pop();
+            self.holes.remove(&self.chunks.len());
+        }
+        if number == self.filling {
+            self.filling = NOWHERE;
+        }
     }
 
     fn hash(&self, device: u16, id: u64) -> u32 {
@@ -221,11 +277,11 @@ impl Buffers {
     }
 
     fn record(&self, slot: u32) -> &Record {
-        &self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
+        &self.chunks[slot as usize / CHUNK].records[slot as usize % CHUNK]
     }
 
     fn record_mut(&mut self, slot: u32) -> &mut Record {
-        &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
+        &mut self.chunks[slot as usize / CHUNK].records[slot as usize % CHUNK]
     }
 }
 
@@ -251,19 +307,78 @@ mod tests {
         assert!(buffers.find(2, 1).is_none(), "another device");
     }
 
+    /// Chunks that have memory, the spare one included.
+    fn chunks_with_memory(buffers: &Buffers) -> usize {
+        let records = buffers.chunks.iter().map(|chunk| &chunk.records);
+        records.chain([&buffers.spare]).filter(|records| records.capacity() > 0).count()
+    }
+
+    fn insert(buffers: &mut Buffers, list: &mut List, ids: Range<u64>) {
+        for id in ids {
+            buffers.insert(list, 0, 0, id, 1, 0);
+        }
+    }
+
+    fn remove(buffers: &mut Buffers, list: &mut List, ids: impl Iterator<Item = u64>) {
+        for id in ids {
+            let slot = buffers.find(0, id).expect("it is there");
+            buffers.remove(list, slot);
+        }
+    }
+
     #[test]
     fn an_empty_table_holds_no_memory_of_its_burst() {
-        let mut buffers = Buffers::default();
-        let mut list = List::default();
-        for id in 0..10_000 {
-            buffers.insert(&mut list, 0, 0, id, 1, 0);
-        }
-        for id in 0..10_000 {
-            let slot = buffers.find(0, id).expect("inserted above");
-            buffers.remove(&mut list, slot);
-        }
-        assert_eq!((buffers.len(), buffers.chunks.len(), buffers.index.capacity()), (0, 0, 0));
+        let (mut buffers, mut list) = (Buffers::default(), List::default());
+        insert(&mut buffers, &mut list, 0..10_000);
+        remove(&mut buffers, &mut list, 0..10_000);
+        assert_eq!((buffers.len(), buffers.chunks.len(), chunks_with_memory(&buffers)), (0, 0, 0));
         assert!(buffers.oldest(&list).is_none());
         assert_eq!(buffers.live(0..buffers.slots()).count(), 0);
+    }
+
+    #[test]
+    fn what_outlives_a_burst_does_not_keep_its_memory() {
+        let (mut buffers, mut list) = (Buffers::default(), List::default());
+        insert(&mut buffers, &mut list, 0..100_000);
+        assert_eq!(chunks_with_memory(&buffers), 100_000usize.div_ceil(CHUNK));
+        remove(&mut buffers, &mut list, 100..99_900);
+        assert_eq!(chunks_with_memory(&buffers), 3, "the first, the last and the spare one");
+        let live: Vec<u64> = buffers.live(0..buffers.slots()).map(|(_, record)| record.id).collect();
+        assert_eq!(live, (0..100).chain(99_900..100_000).collect::<Vec<_>>());
+        insert(&mut buffers, &mut list, 200_000..300_000);
+        assert_eq!(buffers.slots(), 25 * CHUNK as u32, "vacated slots come first, then the holes");
+    }
+
+    #[test]
+    fn a_table_is_what_a_map_would_be_after_any_sequence() {
+        use std::collections::BTreeMap;
+        let (mut buffers, mut list) = (Buffers::default(), List::default());
+        let mut model = BTreeMap::new();
+        let mut state = 1u64;
+        // A linear congruential generator, whose upper bits are as random as this needs.
+        let mut random = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for step in 0..400_000u64 {
+            // It grows, shrinks to nearly nothing, and grows again.
+            let grows = random(100) < if step / 100_000 % 2 == 0 { 80 } else { 20 };
+            let id = random(60_000);
+            match (grows, model.contains_key(&id)) {
+                (true, false) => {
+                    buffers.insert(&mut list, 0, 0, id, step + 1, step);
+                    model.insert(id, step + 1);
+                }
+                (false, true) => {
+                    let slot = buffers.find(0, id).expect("it is in the model");
+                    assert_eq!(Some(buffers.remove(&mut list, slot).size_bytes), model.remove(&id));
+                }
+                (_, is_there) => assert_eq!(buffers.find(0, id).is_some(), is_there),
+            }
+        }
+        let live = buffers.live(0..buffers.slots()).map(|(_, record)| (record.id, record.size_bytes));
+        assert_eq!(live.collect::<BTreeMap<_, _>>(), model);
+        assert_eq!(buffers.iter(&list).count(), model.len());
+        assert!(buffers.iter(&list).is_sorted_by_key(|record| record.allocated_ns));
     }
 }

@@ -102,10 +102,10 @@ labels! {
         ClientsMax => "clients_max",
         /// A shared-memory region that is not of a known version or size.
         Region => "region",
-        /// A ring whose writer claims more than it holds; the connection is closed.
-        Ring => "ring",
         /// A trace context with an id of zeros, or another one than spans are in already.
         TraceContext => "trace_context",
+        /// A ring whose writer claims more than it holds; the connection is closed.
+        Ring => "ring",
     }
 }
 
@@ -162,8 +162,8 @@ pub struct EventCounters {
     rejected: [AtomicU64; Rejection::ALL.len()],
     lost: [AtomicU64; Loss::ALL.len()],
     connections: [AtomicU64; ConnectionLayout::ALL.len()],
-    ring_connections: AtomicU64,
     omitted: [AtomicU64; Omission::ALL.len()],
+    ring_connections: AtomicU64,
 }
 
 impl Default for EventCounters {
@@ -173,8 +173,8 @@ impl Default for EventCounters {
             rejected: [const { AtomicU64::new(0) }; _],
             lost: [const { AtomicU64::new(0) }; _],
             connections: [const { AtomicU64::new(0) }; _],
-            ring_connections: AtomicU64::new(0),
             omitted: [const { AtomicU64::new(0) }; _],
+            ring_connections: AtomicU64::new(0),
         }
     }
 }
@@ -231,8 +231,8 @@ impl EventCounters {
             rejected: rows(Rejection::ALL, &self.rejected, Rejection::name),
             lost: rows(Loss::ALL, &self.lost, Loss::name),
             connections: rows(ConnectionLayout::ALL, &self.connections, ConnectionLayout::name),
-            ring_connections: [(ConnectionLayout::Bytes144.name(), self.ring_connections.load(Relaxed))],
             omitted: rows(Omission::ALL, &self.omitted, Omission::name),
+            ring_connections: [(ConnectionLayout::Bytes144.name(), self.ring_connections.load(Relaxed))],
         }
     }
 }
@@ -252,8 +252,8 @@ pub struct EventSnapshot {
     pub lost: Vec<(&'static str, u64)>,
     /// Open connections whose reports come over the socket, by layout.
     pub connections: Vec<(&'static str, u64)>,
-    /// Open connections whose reports come through rings, by layout: only the largest frame can ask for them.
-    pub ring_connections: [(&'static str, u64); 1],
     /// Spans that were not made, by reason; empty where nobody wants spans.
     pub omitted: Vec<(&'static str, u64)>,
+    /// Open connections whose reports come through rings, by layout: only the largest frame can ask for them.
+    pub ring_connections: [(&'static str, u64); 1],
 }

@@ -177,14 +177,14 @@ impl HistogramSnapshot {
     }
 
     /// The classic buckets: (upper bound in bytes or seconds, number of observations at or below it).
-    pub fn classic(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
-        self.scale.classic_exponents().iter().map(|&exponent| {
-            let below = self
-                .buckets
-                .iter()
-                .enumerate()
-                .filter(|(bucket, _)| self.scale.exponent(*bucket) <= exponent);
-            (2f64.powi(exponent), below.map(|(_, count)| count).sum())
+    pub fn classic(&self) -> impl ExactSizeIterator<Item = (f64, u64)> + '_ {
+        let (mut bucket, mut below) = (0, 0);
+        self.scale.classic_exponents().iter().map(move |&exponent| {
+            while bucket < BUCKETS && self.scale.exponent(bucket) <= exponent {
+                below += self.buckets[bucket];
+                bucket += 1;
+            }
+            (2f64.powi(exponent), below)
         })
     }
 }

@@ -15,7 +15,7 @@ use super::feed::{AllocationFailure, Ending, Occurrence};
 use super::histogram::{Observations, Scale};
 use super::process::TraceContext;
 use super::telling::{End, Release, Telling};
-use super::{Cell, Counters, MemoryType, Orphaned, Process, Registry};
+use super::{Cell, Counters, KernelKind, KernelTally, MemoryType, Orphaned, Process, Registry};
 
 /// The largest buffer that is believed: a tebibyte is more than any card or host of this field has.
 pub const BUFFER_BYTES_MAX: u64 = 1 << 40;
@@ -91,41 +91,6 @@ impl LedgerCell {
         self.is_dirty = false;
         self.readers.publish(&self.counters);
     }
-}
-
-/// What a kernel is loaded for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum KernelKind {
-    /// A program's own.
-    Application,
-    /// Routing between chips.
-    Fabric,
-    /// Feeding programs to the cores.
-    Dispatch,
-}
-
-impl KernelKind {
-    const COUNT: usize = 3;
-    const ALL: [KernelKind; Self::COUNT] =
-        [KernelKind::Application, KernelKind::Fabric, KernelKind::Dispatch];
-
-    /// Its name in the log.
-    pub const fn name(self) -> &'static str {
-        match self {
-            KernelKind::Application => "application",
-            KernelKind::Fabric => "fabric",
-            KernelKind::Dispatch => "dispatch",
-        }
-    }
-}
-
-/// Kernel code of one kind on one device.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct KernelTally {
-    /// Kernels loaded and not unloaded.
-    pub kernels: u64,
-    /// Their bytes.
-    pub bytes: u64,
 }
 
 /// Observations about one cell that its device does not know yet. A run of messages is mostly about one cell, so one is enough.
@@ -363,15 +328,6 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// What the process holds will be reported once more: ends all that has been reported so far.
-    pub fn forget(&mut self) {
-        for cell in 0..self.ledger.cells.len() as u16 {
-            self.end_reported(cell);
-        }
-        self.ledger.buffers.clear();
-        self.ledger.kernels.clear();
-    }
-
     /// The process asked for memory and did not get it. It holds what it held before.
     pub fn fail(&mut self, failure: AllocationFailure) -> Result<(), Refusal> {
         self.check_alive()?;
@@ -393,6 +349,25 @@ impl<'a> Batch<'a> {
         if let Some(telling) = &mut self.ledger.telling {
             telling.settle(self.now_ns);
         }
+    }
+
+    /// What the process holds will be reported once more: ends all that has been reported so far.
+    pub fn forget(&mut self) {
+        let Ledger { buffers, cells, telling, .. } = &mut *self.ledger;
+        for (index, cell) in cells.iter().enumerate() {
+            let Some(telling) = telling.as_mut() else { break };
+            for record in buffers.iter(&cell.buffers) {
+                telling.release(index as u16, record.size_bytes, record.allocated_ns, self.now_ns, || {
+                    let release = release_of(record, cell.memory_type, self.now_ns);
+                    Release { end: End::Replaced, ..release }
+                });
+            }
+        }
+        for cell in 0..self.ledger.cells.len() as u16 {
+            self.end_reported(cell);
+        }
+        self.ledger.buffers.clear();
+        self.ledger.kernels.clear();
     }
 
     /// How many searches frees with a wrong device have cost since this was last asked.
@@ -433,20 +408,6 @@ impl<'a> Batch<'a> {
         true
     }
 
-    /// Ends all that has been reported in a cell, and gives its bytes and buffers. The buffers' records are for the caller to clear.
-    fn end_reported(&mut self, cell: u16) -> (u64, u64) {
-        let ledger = &mut *self.ledger;
-        let touched = ledger.touch(cell);
-        let list = std::mem::take(&mut touched.buffers);
-        let (bytes, buffers) = (touched.counters.reported_bytes, touched.counters.buffers);
-        ledger.noted(cell);
-        for record in ledger.buffers.iter(&list) {
-            ledger.noted.lifetimes.note(self.now_ns.saturating_sub(record.allocated_ns));
-        }
-        self.shrink(cell, bytes, buffers);
-        (bytes, buffers)
-    }
-
     /// Tells of the end and of what the process still holds.
     fn tell_end(&mut self) {
         let Ledger { buffers, cells, telling, .. } = &mut *self.ledger;
@@ -464,6 +425,20 @@ impl<'a> Batch<'a> {
         self.registry.tell_of(self.process, telling);
         let ending = Ending { at_ns: self.now_ns, orphaned, orphans, bursts };
         self.registry.tell(|| Occurrence::Ended(Arc::clone(self.process), Box::new(ending)));
+    }
+
+    /// Ends all that has been reported in a cell, and gives its bytes and buffers. The buffers' records are for the caller to clear.
+    fn end_reported(&mut self, cell: u16) -> (u64, u64) {
+        let ledger = &mut *self.ledger;
+        let touched = ledger.touch(cell);
+        let list = std::mem::take(&mut touched.buffers);
+        let (bytes, buffers) = (touched.counters.reported_bytes, touched.counters.buffers);
+        ledger.noted(cell);
+        for record in ledger.buffers.iter(&list) {
+            ledger.noted.lifetimes.note(self.now_ns.saturating_sub(record.allocated_ns));
+        }
+        self.shrink(cell, bytes, buffers);
+        (bytes, buffers)
     }
 
     fn check_alive(&self) -> Result<(), Refusal> {

@@ -12,6 +12,8 @@ mod buffers;
 mod cell;
 mod container;
 mod device;
+mod index;
+mod kernel;
 mod ledger;
 mod process;
 
@@ -41,12 +43,11 @@ pub use events::{ConnectionLayout, Event, EventCounters, EventSnapshot, Loss, Om
 pub use exemplars::{Exemplar, Exemplars, PlaceExemplars};
 pub use feed::{AllocationFailure, Ending, FEED_OCCURRENCES_MAX, FailureReason, Occurrence, RejectedPeer};
 pub use histogram::{HistogramSnapshot, Scale};
-pub use ledger::{
-    Allocated, BUFFER_BYTES_MAX, Batch, CELL_BYTES_MAX, KernelKind, KernelTally, PROCESS_BUFFERS_MAX, Refusal,
-};
+pub use kernel::{KernelKind, KernelTally};
+pub use ledger::{Allocated, BUFFER_BYTES_MAX, Batch, CELL_BYTES_MAX, PROCESS_BUFFERS_MAX, Refusal};
 pub use listing::{BufferFilter, BufferPage, BufferSnapshot, Cursor};
 pub use memory_type::MemoryType;
-pub use process::{Identity, Process, ProcessInfo, Source, TraceContext};
+pub use process::{Identity, Process, ProcessInfo, Rendering, Source, TraceContext};
 pub use snapshot::{
     DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot, Time,
 };

@@ -57,6 +57,19 @@ pub struct ProcessInfo {
     pub source: Source,
 }
 
+/// What may be kept of a process's labels, rendered for a family of formats.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rendering {
+    /// The text formats.
+    Text,
+    /// Prometheus' protobuf format.
+    Protobuf,
+}
+
+impl Rendering {
+    const COUNT: usize = 2;
+}
+
 /// A trace of somebody else that a process belongs to, as a W3C `traceparent` says it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TraceContext {
@@ -80,6 +93,7 @@ pub struct Process {
     cells: ArcSwap<Vec<Arc<Cell>>>,
     /// When it ended, in monotonic nanoseconds plus one; 0 while it lives.
     ended_ns_plus_one: AtomicU64,
+    rendered: [OnceLock<Box<[u8]>>; Rendering::COUNT],
     /// Whose trace it is in: set once, by the first who says so or by the first span.
     trace: OnceLock<Option<TraceContext>>,
 }
@@ -109,6 +123,7 @@ impl Process {
             ledger: Mutex::new(Ledger::new(telling)),
             cells: ArcSwap::default(),
             ended_ns_plus_one: AtomicU64::new(0),
+            rendered: Default::default(),
             trace: OnceLock::new(),
         }
     }
@@ -136,6 +151,11 @@ impl Process {
     /// Whether its end has been seen, and its memory reclaimed.
     pub fn has_ended(&self) -> bool {
         self.ended_ns().is_some()
+    }
+
+    /// What a view has made of that which never changes about it, made when it is first asked for.
+    pub fn rendered(&self, rendering: Rendering, render: impl FnOnce(&Process) -> Vec<u8>) -> &[u8] {
+        self.rendered[rendering as usize].get_or_init(|| render(self).into_boxed_slice())
     }
 
     /// The buffers that it holds.

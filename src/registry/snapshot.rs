@@ -161,9 +161,9 @@ impl Snapshot {
         // Read first: what they tell of has then been done to what is read after them.
         let events = registry.event_snapshot();
         let world = registry.world();
-        let mut sums: BTreeMap<(u16, MemoryType), Sum> = BTreeMap::new();
-        for (place, counters) in world.retired.iter() {
-            sums.entry(*place).or_default().add(counters);
+        let mut sums = Sums::default();
+        for ((device, memory_type), counters) in world.retired.iter() {
+            sums.add(*device, *memory_type, counters);
         }
         let mut users: BTreeMap<u16, u64> = BTreeMap::new();
         let mut processes = Vec::with_capacity(world.processes.len());
@@ -172,7 +172,7 @@ impl Snapshot {
             let has_ended = process.has_ended();
             let memory = process.memory();
             for place in &memory {
-                sums.entry((place.device, place.memory_type)).or_default().add(&place.counters);
+                sums.add(place.device, place.memory_type, &place.counters);
             }
             if let Some(container) = &process.info().container {
                 let places = memory.iter().map(|place| ((place.device, place.memory_type), &place.counters));
@@ -198,6 +198,24 @@ impl ProcessMemory {
     }
 }
 
+/// Sums by device and memory type, as many devices as there are in use.
+#[derive(Default)]
+struct Sums(Vec<[Option<Sum>; MemoryType::COUNT]>);
+
+impl Sums {
+    fn add(&mut self, device: u16, memory_type: MemoryType, counters: &Counters) {
+        let device = usize::from(device);
+        if self.0.len() <= device {
+            self.0.resize_with(device + 1, Default::default);
+        }
+        self.0[device][memory_type.index()].get_or_insert_default().add(counters);
+    }
+
+    fn of(&self, device: u16, memory_type: MemoryType) -> Option<&Sum> {
+        self.0.get(usize::from(device))?[memory_type.index()].as_ref()
+    }
+}
+
 /// The sum of several processes' counters in one place.
 #[derive(Default)]
 struct Sum {
@@ -216,16 +234,11 @@ impl Sum {
     }
 }
 
-fn device_snapshot(
-    device: &Device,
-    sums: &BTreeMap<(u16, MemoryType), Sum>,
-    users: &BTreeMap<u16, u64>,
-    time: Time,
-) -> DeviceSnapshot {
+fn device_snapshot(device: &Device, sums: &Sums, users: &BTreeMap<u16, u64>, time: Time) -> DeviceSnapshot {
     let index = device.index();
     let info = Arc::clone(&device.info());
     let memory = MemoryType::ALL.into_iter().filter_map(|memory_type| {
-        let sum = sums.get(&(index, memory_type));
+        let sum = sums.of(index, memory_type);
         if sum.is_none() && !memory_type.is_allocated_by_every_runtime() {
             return None;
         }

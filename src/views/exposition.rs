@@ -1,25 +1,39 @@
 //! The METRICS table walked over a snapshot: which families there are and which samples each has, whatever the format.
 //!
-//! The idea is that labels are put together once per device, memory type and process, and every family then hands a format its
-//! name, those labels and a number.
+//! The idea is that labels are put together once, those of a device's memory per walk and those of a process at its birth, and every
+//! family then hands a format its name, those labels and a number. The walk stops where a piece is large enough to be sent, and goes on
+//! from there: the snapshot does not change meanwhile, so the pieces are one exposition.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeBounds;
 
+use super::series::{Place, Series, Shown, View};
 use super::trace::hex;
 use crate::registry::metrics::{Kind, METRICS, Metric, Rows, Samples, Value};
 use crate::registry::{
-    Container, ContainerMemory, ContainerNames, DeviceSnapshot, Exemplar, FailureReason, HistogramSnapshot,
-    MemorySnapshot, MemoryType, PlaceExemplars, ProcessMemory, ProcessSnapshot, Snapshot, Time,
+    Container, ContainerNames, DeviceSnapshot, Exemplar, FailureReason, HistogramSnapshot, PlaceExemplars,
+    Process, ProcessSnapshot, Snapshot, Time,
 };
+
+/// What is written before a piece is handed on: few system calls for a large answer, and little memory for many answers at once. Below
+/// what the allocator maps for itself (see `heap`), so that a piece's memory is used again.
+pub const PIECE_BYTES: usize = 56 * 1024;
+/// Rows that are written between two looks at the size of the piece: few enough that even histograms go little beyond it.
+const ROWS_AT_ONCE: usize = 16;
 
 /// A format that families are written in.
 pub trait Exposition {
     /// How the format keeps a set of labels: rendered once, written many times.
-    type Labels;
+    type Labels: Send;
 
     /// Renders labels.
     fn labels(pairs: &[(&str, &str)]) -> Self::Labels;
+
+    /// Renders the labels of a device's memory for samples about processes, once per walk, where the format has a use for that.
+    fn leading_labels(pairs: &[(&str, &str)]) -> Vec<u8> {
+        let _ = pairs;
+        Vec::new()
+    }
 
     /// A family begins; its samples follow.
     fn family(&mut self, metric: &FamilyHead<'_>);
@@ -29,6 +43,19 @@ pub trait Exposition {
 
     /// A gauge's or a counter's value. `since` is when a counter began, in seconds since the epoch.
     fn sample(&mut self, labels: &Self::Labels, value: Value, since: f64);
+
+    /// The same about a process, and about what it holds in one place if that is said. A format of bytes writes labels that it rendered
+    /// once; this is for the others.
+    fn process_sample(&mut self, place: Option<&Place<'_>>, process: &Process, value: Value, since: f64) {
+        let mut index = itoa::Buffer::new();
+        let pid = process.pid().to_string();
+        let own = [("pid", pid.as_str()), ("process", process.info().name.as_str())];
+        let labels = match place {
+            Some(place) => Self::labels(&[place.pairs(&mut index), own].concat()),
+            None => Self::labels(&own),
+        };
+        self.sample(&labels, value, since);
+    }
 
     /// A distribution.
     fn histogram(&mut self, labels: &Self::Labels, histogram: &HistogramSnapshot, since: f64);
@@ -50,6 +77,18 @@ pub trait Exposition {
         let _ = marks;
         self.histogram(labels, histogram, since);
     }
+}
+
+/// A format whose expositions are sent as bytes, in pieces where they are large.
+pub trait ByteFormat: Exposition {
+    /// How many bytes are ready to be sent.
+    fn ready_bytes(&self) -> usize;
+
+    /// Takes what is ready to be sent.
+    fn take(&mut self) -> Vec<u8>;
+
+    /// Nothing follows: the rest of the exposition.
+    fn finish(self) -> Vec<u8>;
 }
 
 /// An exemplar as a format writes it.
@@ -115,16 +154,69 @@ impl Selection {
     }
 }
 
-/// Writes every wanted family of the table that has samples. `daemon_series` is the number of samples that the caller adds for
-/// metrics it keeps itself.
-pub fn expose<E: Exposition>(snapshot: &Snapshot, selection: &Selection, daemon_series: u64, to: &mut E) {
-    let shown = Shown::of(snapshot, selection.processes_max);
-    let series: Series<'_, E> = Series::of(snapshot, &shown);
-    let mut scopes = Scopes { daemon: daemon_series, ..Scopes::default() };
-    for metric in METRICS {
-        let mut family = Family { metric, to, samples: 0, is_wanted: selection.wants(metric.name) };
-        family.write(snapshot, &shown, &series, &mut scopes);
+/// A walk over the table, from one piece to the next.
+pub struct Walk<E: Exposition> {
+    snapshot: Snapshot,
+    selection: Selection,
+    shown: Shown,
+    series: Series<E>,
+    scopes: Scopes,
+    /// The families that have been written.
+    families: usize,
+    /// What has been written of the next one.
+    rows: usize,
+    samples: u64,
+}
+
+impl<E: Exposition> Walk<E> {
+    /// Begins a walk. `daemon_series` is the number of samples that the caller adds for metrics it keeps itself.
+    pub fn new(snapshot: Snapshot, selection: Selection, daemon_series: u64) -> Self {
+        let shown = Shown::of(&snapshot, selection.processes_max);
+        let series = Series::of(&snapshot, &shown);
+        let scopes = Scopes { daemon: daemon_series, ..Scopes::default() };
+        Walk { snapshot, selection, shown, series, scopes, families: 0, rows: 0, samples: 0 }
     }
+
+    /// Writes some rows of the next wanted family; whether there may be more.
+    fn step(&mut self, to: &mut E) -> bool {
+        let Some(metric) = METRICS.get(self.families) else { return false };
+        if !self.selection.wants(metric.name) {
+            self.families += 1;
+            return true;
+        }
+        let rows_all = self.series.rows(&metric.samples);
+        let end = rows_all.min(self.rows + ROWS_AT_ONCE);
+        let view =
+            View { snapshot: &self.snapshot, series: &self.series, shown: &self.shown, rows: self.rows..end };
+        let has_created = to.has_created_samples() && metric.kind != Kind::Gauge;
+        let samples_each = 1 + u64::from(has_created);
+        let mut family = Family { metric, to, samples: self.samples, samples_each };
+        family.write(&view, &mut self.scopes);
+        (self.rows, self.samples) = (end, family.samples);
+        if end == rows_all {
+            (self.families, self.rows, self.samples) = (self.families + 1, 0, 0);
+        }
+        true
+    }
+}
+
+impl<E: ByteFormat> Walk<E> {
+    /// Writes wanted families that have samples, until so many bytes are ready or all have been written; whether there is more.
+    pub fn advance(&mut self, to: &mut E, until_bytes: usize) -> bool {
+        while self.step(to) {
+            if to.ready_bytes() >= until_bytes {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Writes every wanted family of the table that has samples, at once. `daemon_series` is the number of samples that the caller adds for
+/// metrics it keeps itself.
+pub fn expose<E: Exposition>(snapshot: Snapshot, selection: Selection, daemon_series: u64, to: &mut E) {
+    let mut walk = Walk::new(snapshot, selection, daemon_series);
+    while walk.step(to) {}
 }
 
 /// Samples by what they are about.
@@ -136,143 +228,28 @@ struct Scopes {
     daemon: u64,
 }
 
-/// Which processes have series of their own on which device. Ranked by their peak: it only grows, so the choice is steady, and whoever
-/// holds much is among them.
-struct Shown {
-    /// Devices on which everybody has.
-    crowded: Vec<CrowdedDevice>,
-}
-
-struct CrowdedDevice {
-    device: u16,
-    shown: HashSet<usize>,
-    suppressed: u64,
-    suppressed_bytes: [u64; MemoryType::COUNT],
-}
-
-impl Shown {
-    fn of(snapshot: &Snapshot, processes_max: usize) -> Shown {
-        let crowded = snapshot
-            .devices
-            .iter()
-            .filter_map(|device| CrowdedDevice::of(device.index, snapshot, processes_max));
-        Shown { crowded: crowded.collect() }
-    }
-
-    fn on(&self, device: u16) -> Option<&CrowdedDevice> {
-        self.crowded.iter().find(|crowded| crowded.device == device)
-    }
-
-    fn shows(&self, process: usize, device: u16) -> bool {
-        self.on(device).is_none_or(|crowded| crowded.shown.contains(&process))
-    }
-}
-
-impl CrowdedDevice {
-    fn of(device: u16, snapshot: &Snapshot, processes_max: usize) -> Option<CrowdedDevice> {
-        let here = |process: &'_ ProcessSnapshot| {
-            let from = process.memory.partition_point(|memory| memory.device < device);
-            let to = process.memory.partition_point(|memory| memory.device <= device);
-            from..to
-        };
-        let mut ranked: Vec<_> =
-            snapshot.processes.iter().enumerate().filter(|(_, process)| !here(process).is_empty()).collect();
-        if ranked.len() <= processes_max {
-            return None;
-        }
-        ranked.sort_by_key(|(_, process)| {
-            let peak: u64 =
-                process.memory[here(process)].iter().map(|memory| memory.counters.peak_bytes).sum();
-            (process.has_ended, std::cmp::Reverse(peak))
-        });
-        let suppressed = ranked.split_off(processes_max);
-        let mut suppressed_bytes = [0; MemoryType::COUNT];
-        for memory in suppressed.iter().flat_map(|(_, process)| &process.memory[here(process)]) {
-            suppressed_bytes[memory.memory_type.index()] += memory.counters.usage_bytes();
-        }
-        let shown = ranked.into_iter().map(|(index, _)| index).collect();
-        Some(CrowdedDevice { device, shown, suppressed: suppressed.len() as u64, suppressed_bytes })
-    }
-}
-
-/// Rendered labels, beside what they belong to.
-struct Series<'a, E: Exposition> {
-    devices: Vec<(E::Labels, &'a DeviceSnapshot)>,
-    device_memory: Vec<(E::Labels, &'a DeviceSnapshot, &'a MemorySnapshot)>,
-    processes: Vec<(E::Labels, &'a ProcessSnapshot)>,
-    process_memory: Vec<(E::Labels, &'a ProcessSnapshot, &'a ProcessMemory)>,
-    /// With the beginning of each container's counters, in seconds since the epoch.
-    container_memory: Vec<(E::Labels, f64, &'a ContainerMemory)>,
-}
-
-impl<'a, E: Exposition> Series<'a, E> {
-    fn of(snapshot: &'a Snapshot, shown: &Shown) -> Self {
-        let mut index = itoa::Buffer::new();
-        let mut series = Series {
-            devices: Vec::with_capacity(snapshot.devices.len()),
-            device_memory: Vec::new(),
-            processes: Vec::with_capacity(snapshot.processes.len()),
-            process_memory: Vec::new(),
-            container_memory: Vec::new(),
-        };
-        for device in &snapshot.devices {
-            let index = index.format(device.index);
-            series.devices.push((E::labels(&[("device", index)]), device));
-            for memory in &device.memory {
-                let labels = E::labels(&[("device", index), ("memory_type", memory.memory_type.name())]);
-                series.device_memory.push((labels, device, memory));
-            }
-        }
-        let mut pid = itoa::Buffer::new();
-        for (place, process) in snapshot.processes.iter().enumerate() {
-            let pid = pid.format(process.process.pid());
-            let name = process.process.info().name.as_str();
-            let before = series.process_memory.len();
-            for memory in process.memory.iter().filter(|memory| shown.shows(place, memory.device)) {
-                let device = index.format(memory.device);
-                let memory_type = memory.memory_type.name();
-                let pairs =
-                    [("device", device), ("memory_type", memory_type), ("pid", pid), ("process", name)];
-                series.process_memory.push((E::labels(&pairs), process, memory));
-            }
-            if series.process_memory.len() > before {
-                series.processes.push((E::labels(&[("pid", pid), ("process", name)]), process));
-            }
-        }
-        for container in &snapshot.containers {
-            let names = kubernetes_labels(container.names.as_ref());
-            let since = snapshot.time.unix_seconds_of(container.since_ns);
-            for memory in &container.memory {
-                let place =
-                    [("device", index.format(memory.device)), ("memory_type", memory.memory_type.name())];
-                let labels = E::labels(&[&place[..], &names[..]].concat());
-                series.container_memory.push((labels, since, memory));
-            }
-        }
-        series
-    }
-}
-
 /// One family on its way out; its head is written with its first sample.
 struct Family<'a, E> {
     metric: &'static Metric,
     to: &'a mut E,
     samples: u64,
-    is_wanted: bool,
+    /// Two where the beginning of a counter or a distribution is a sample of its own.
+    samples_each: u64,
 }
 
 impl<E: Exposition> Family<'_, E> {
-    fn write(&mut self, snapshot: &Snapshot, shown: &Shown, series: &Series<'_, E>, scopes: &mut Scopes) {
+    fn write(&mut self, view: &View<'_, E>, scopes: &mut Scopes) {
+        let (snapshot, shown, before) = (view.snapshot, view.shown, self.samples);
         let started = snapshot.started_seconds();
         let scope = match self.metric.samples {
             Samples::Memory(value) => {
-                for (labels, _, memory) in &series.device_memory {
+                for (labels, _, memory) in view.device_memory() {
                     self.optional(labels, value(memory), started);
                 }
                 &mut scopes.device
             }
             Samples::Allocations(value, added) => {
-                for (labels, device, memory) in &series.device_memory {
+                for (labels, device, memory) in view.device_memory() {
                     let Some(value) = value(memory) else { continue };
                     let exemplars = snapshot.exemplars.of(device.index, memory.memory_type);
                     match exemplars.and_then(PlaceExemplars::last) {
@@ -285,7 +262,7 @@ impl<E: Exposition> Family<'_, E> {
                 &mut scopes.device
             }
             Samples::MemoryHistogram(histogram) => {
-                for (labels, device, memory) in &series.device_memory {
+                for (labels, device, memory) in view.device_memory() {
                     // Twenty-six series for a memory type that nobody has used would say nothing.
                     if let Some(histogram) = histogram(memory).filter(|histogram| histogram.count() > 0) {
                         let exemplars = snapshot.exemplars.of(device.index, memory.memory_type);
@@ -295,7 +272,7 @@ impl<E: Exposition> Family<'_, E> {
                 &mut scopes.device
             }
             Samples::Failures(failures) => {
-                for (_, device, memory) in &series.device_memory {
+                for (_, device, memory) in view.device_memory() {
                     let index = device.index.to_string();
                     let counts = failures(memory).into_iter().flatten();
                     for (reason, count) in FailureReason::ALL.into_iter().zip(counts) {
@@ -310,7 +287,7 @@ impl<E: Exposition> Family<'_, E> {
                 &mut scopes.device
             }
             Samples::Drift(value) => {
-                for (_, device, memory) in &series.device_memory {
+                for (_, device, memory) in view.device_memory() {
                     if let Some(value) = value(memory) {
                         let index = device.index.to_string();
                         let pairs = [
@@ -324,50 +301,58 @@ impl<E: Exposition> Family<'_, E> {
                 &mut scopes.device
             }
             Samples::Device(value) => {
-                for (labels, device) in &series.devices {
+                for (labels, device) in view.devices() {
                     self.optional(labels, value(device), started);
                 }
                 &mut scopes.device
             }
             Samples::DeviceInfo => {
-                for (_, device) in &series.devices {
+                for (_, device) in view.devices() {
                     self.device_info(device, started);
                 }
                 &mut scopes.device
             }
             Samples::ProcessMemory(value) => {
-                for (labels, process, memory) in &series.process_memory {
-                    self.optional(labels, value(memory), process.first_seen_seconds(snapshot.time));
+                // A gauge has no beginning.
+                let is_counter = self.metric.kind == Kind::Counter;
+                for (place, process, memory) in view.process_memory() {
+                    if let Some(value) = value(memory) {
+                        let since =
+                            if is_counter { process.first_seen_seconds(snapshot.time) } else { started };
+                        self.process_sample(Some(&place), process, value, since);
+                    }
                 }
                 &mut scopes.process
             }
             Samples::Process(value) => {
-                for (labels, process) in &series.processes {
-                    self.optional(labels, value(process), started);
+                for process in view.processes() {
+                    if let Some(value) = value(process) {
+                        self.process_sample(None, process, value, started);
+                    }
                 }
                 &mut scopes.process
             }
             Samples::ProcessInfo => {
-                for (_, process) in &series.processes {
+                for process in view.processes() {
                     self.process_info(process, started);
                 }
                 &mut scopes.process
             }
             Samples::ContainerMemory(value) => {
-                for (labels, since, memory) in &series.container_memory {
-                    self.optional(labels, value(memory), *since);
+                for (labels, since, memory) in view.container_memory() {
+                    self.optional(labels, value(memory), since);
                 }
                 &mut scopes.container
             }
             Samples::Suppressed => {
-                for (labels, device) in &series.devices {
+                for (labels, device) in view.devices() {
                     let suppressed = shown.on(device.index).map_or(0, |crowded| crowded.suppressed);
                     self.sample(labels, Value::Unsigned(suppressed), started);
                 }
                 &mut scopes.process
             }
             Samples::SuppressedMemory => {
-                for (labels, device, memory) in &series.device_memory {
+                for (labels, device, memory) in view.device_memory() {
                     let bytes = shown
                         .on(device.index)
                         .map(|crowded| crowded.suppressed_bytes[memory.memory_type.index()]);
@@ -388,14 +373,14 @@ impl<E: Exposition> Family<'_, E> {
             Samples::Series => {
                 let Scopes { device, process, container, daemon } = *scopes;
                 let others = [("device", device), ("process", process), ("container", container)];
-                let own = if self.is_wanted { others.len() as u64 + 1 } else { 0 };
+                let own = others.len() as u64 + 1;
                 self.rows(&[], &[&others[..], &[("daemon", daemon + own)]].concat(), started);
                 return;
             }
             // The caller adds these.
             Samples::Daemon => return,
         };
-        *scope += self.samples;
+        *scope += self.samples - before;
     }
 
     fn optional(&mut self, labels: &E::Labels, value: Option<Value>, since: f64) {
@@ -449,15 +434,24 @@ impl<E: Exposition> Family<'_, E> {
     }
 
     fn sample(&mut self, labels: &E::Labels, value: Value, since: f64) {
-        if self.begin() {
-            self.to.sample(labels, value, since);
-        }
+        self.begin();
+        self.to.sample(labels, value, since);
+    }
+
+    fn process_sample(
+        &mut self,
+        place: Option<&Place<'_>>,
+        process: &ProcessSnapshot,
+        value: Value,
+        since: f64,
+    ) {
+        self.begin();
+        self.to.process_sample(place, &process.process, value, since);
     }
 
     fn marked(&mut self, labels: &E::Labels, value: Value, since: f64, mark: &Mark) {
-        if self.begin() {
-            self.to.marked_sample(labels, value, since, mark);
-        }
+        self.begin();
+        self.to.marked_sample(labels, value, since, mark);
     }
 
     fn histogram(
@@ -467,37 +461,34 @@ impl<E: Exposition> Family<'_, E> {
         exemplars: Option<&PlaceExemplars>,
         since: f64,
     ) {
-        if self.begin() {
-            match exemplars {
-                Some(exemplars) => {
-                    let scale = histogram.scale();
-                    let buckets = exemplars.buckets(scale).iter();
-                    let marks = buckets
-                        .map(|(exponent, exemplar)| (*exponent, Mark::new(exemplar, exemplar.value(scale))));
-                    self.to.marked_histogram(labels, histogram, since, &marks.collect());
-                }
-                None => self.to.histogram(labels, histogram, since),
+        self.begin();
+        match exemplars {
+            Some(exemplars) => {
+                let scale = histogram.scale();
+                let buckets = exemplars.buckets(scale).iter();
+                let marks = buckets
+                    .map(|(exponent, exemplar)| (*exponent, Mark::new(exemplar, exemplar.value(scale))));
+                self.to.marked_histogram(labels, histogram, since, &marks.collect());
             }
+            None => self.to.histogram(labels, histogram, since),
         }
         // Buckets, the one without a bound, sum and count; one sample has been counted already.
-        self.samples += if self.is_wanted { histogram.classic().count() as u64 + 2 } else { 0 };
+        self.samples += histogram.classic().len() as u64 + 2;
     }
 
-    /// Counts a sample, and writes the head before the first; false if the family is not wanted.
-    fn begin(&mut self) -> bool {
-        if self.is_wanted && self.samples == 0 {
+    /// Counts a sample, and writes the head before the first.
+    #[inline]
+    fn begin(&mut self) {
+        if self.samples == 0 {
             let Metric { name, help, kind, .. } = *self.metric;
             self.to.family(&FamilyHead::new(name, help, kind));
         }
-        if self.is_wanted {
-            self.samples += 1 + u64::from(self.to.has_created_samples() && self.metric.kind != Kind::Gauge);
-        }
-        self.is_wanted
+        self.samples += self.samples_each;
     }
 }
 
 /// Kubernetes' names of a container as labels; never `pod` or `namespace`, which Prometheus would rename when it adds its own.
-fn kubernetes_labels(names: Option<&ContainerNames>) -> [(&'static str, &str); 3] {
+pub(super) fn kubernetes_labels(names: Option<&ContainerNames>) -> [(&'static str, &str); 3] {
     let name = |of: fn(&ContainerNames) -> &String| names.map_or("", |names| of(names).as_str());
     [
         ("k8s_namespace_name", name(|names| &names.namespace)),

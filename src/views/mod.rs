@@ -3,6 +3,7 @@
 pub mod trace;
 
 pub mod exposition;
+mod series;
 
 pub mod otlp;
 pub mod protobuf;

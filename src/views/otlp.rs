@@ -5,19 +5,21 @@
 
 mod names;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
 use std::sync::Arc;
 
 use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::metrics::v1::exemplar::Value as ExemplarValue;
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram,
+    AggregationTemporality, Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram,
     HistogramDataPoint, Metric, NumberDataPoint, Sum,
 };
 
-use super::exposition::{Exposition, FamilyHead};
+use super::exposition::{Exposition, FamilyHead, Mark};
 use crate::registry::metrics::Value;
 use crate::registry::{HistogramSnapshot, Snapshot, Time};
 use names::{Instrument, Name};
@@ -91,6 +93,8 @@ pub struct Readings<'a> {
     /// The family that is being read, if it has an OpenTelemetry name.
     family: Option<Name>,
     description: String,
+    /// The exemplars of the data point that is being read.
+    exemplars: Vec<Exemplar>,
     metrics: Vec<Metric>,
     /// Where the last message of a metric is.
     places: HashMap<String, usize>,
@@ -106,6 +110,7 @@ impl<'a> Readings<'a> {
             time: snapshot.time,
             family: None,
             description: String::new(),
+            exemplars: Vec::new(),
             metrics: Vec::new(),
             places: HashMap::new(),
         };
@@ -194,8 +199,8 @@ impl Exposition for Readings<'_> {
         let mut key = String::new();
         for (name, value) in pairs {
             names::add_attributes(name, value, &mut attributes);
-            // No label has a control character in it.
-            key.extend([name, "\x1f", value, "\x1e"]);
+            // A value may hold anything: its length tells where it ends. Writing to a string does not fail.
+            let _ = write!(key, "{name}={}:{value};", value.len());
         }
         let item =
             pairs.iter().find(|(name, _)| *name == "signal").and_then(|(_, signal)| names::item(signal));
@@ -211,6 +216,7 @@ impl Exposition for Readings<'_> {
     }
 
     fn sample(&mut self, labels: &Labels, value: Value, since: f64) {
+        let exemplars = std::mem::take(&mut self.exemplars);
         let Some(family) = self.family else { return };
         let name = family.for_item(labels.item);
         let is_monotonic = family.instrument == Instrument::Counter;
@@ -235,6 +241,7 @@ impl Exposition for Readings<'_> {
             _ => None,
         };
         point.start_time_unix_nano = start_ns;
+        point.exemplars = within(exemplars, start_ns);
         point.value = Some(number(before.map_or(value, |before| difference(value, before))));
         let aggregation_temporality = temporality(is_delta);
         let empty = || Data::Sum(Sum { aggregation_temporality, is_monotonic, ..Sum::default() });
@@ -244,6 +251,7 @@ impl Exposition for Readings<'_> {
     }
 
     fn histogram(&mut self, labels: &Labels, histogram: &HistogramSnapshot, since: f64) {
+        let exemplars = std::mem::take(&mut self.exemplars);
         let Some(family) = self.family else { return };
         let name = family.for_item(labels.item);
         let is_delta = self.choices.has_delta_histograms;
@@ -260,7 +268,8 @@ impl Exposition for Readings<'_> {
         if self.choices.has_explicit_bounds {
             let empty = || Data::Histogram(Histogram { aggregation_temporality, ..Histogram::default() });
             if let Data::Histogram(data) = self.message(&name, family.unit, empty) {
-                data.data_points.push(explicit(histogram, attributes, start_ns, time_ns));
+                let point = explicit(histogram, attributes, start_ns, time_ns);
+                data.data_points.push(HistogramDataPoint { exemplars: within(exemplars, start_ns), ..point });
             }
         } else {
             let empty = || {
@@ -270,10 +279,50 @@ impl Exposition for Readings<'_> {
                 })
             };
             if let Data::ExponentialHistogram(data) = self.message(&name, family.unit, empty) {
-                data.data_points.push(exponential(histogram, attributes, start_ns, time_ns));
+                let point = exponential(histogram, attributes, start_ns, time_ns);
+                let exemplars = within(exemplars, start_ns);
+                data.data_points.push(ExponentialHistogramDataPoint { exemplars, ..point });
             }
         }
     }
+
+    fn marked_sample(&mut self, labels: &Labels, value: Value, since: f64, mark: &Mark) {
+        self.exemplars = vec![exemplar(mark)];
+        self.sample(labels, value, since);
+    }
+
+    fn marked_histogram(
+        &mut self,
+        labels: &Labels,
+        histogram: &HistogramSnapshot,
+        since: f64,
+        marks: &BTreeMap<i32, Mark>,
+    ) {
+        self.exemplars = marks.values().map(exemplar).collect();
+        self.histogram(labels, histogram, since);
+    }
+}
+
+fn exemplar(mark: &Mark) -> Exemplar {
+    Exemplar {
+        time_unix_nano: mark.at_unix_ns,
+        trace_id: bytes_of(&mark.trace_id),
+        span_id: bytes_of(&mark.span_id),
+        value: Some(ExemplarValue::AsDouble(mark.value)),
+        ..Exemplar::default()
+    }
+}
+
+/// A difference is about its own time only.
+fn within(mut exemplars: Vec<Exemplar>, start_ns: u64) -> Vec<Exemplar> {
+    exemplars.retain(|exemplar| exemplar.time_unix_nano >= start_ns);
+    exemplars
+}
+
+/// The bytes of an id.
+fn bytes_of(digits: &str) -> Vec<u8> {
+    let pairs = (0..digits.len()).step_by(2).filter_map(|at| digits.get(at..at + 2));
+    pairs.filter_map(|pair| u8::from_str_radix(pair, 16).ok()).collect()
 }
 
 /// OTLP knows no unsigned numbers; nothing that is counted here comes near the bound.

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::exposition::{Exposition, FamilyHead, Mark};
-use crate::registry::HistogramSnapshot;
+use super::exposition::{ByteFormat, Exposition, FamilyHead, Mark};
+use super::series::Place;
 use crate::registry::metrics::{Kind, Value};
+use crate::registry::{HistogramSnapshot, Process, Rendering};
 
 /// Field numbers of the schema's messages.
 mod field {
@@ -63,21 +64,16 @@ pub struct Protobuf {
 }
 
 impl Protobuf {
-    /// All families.
-    pub fn finish(mut self) -> Vec<u8> {
-        self.end_family();
-        self.out
-    }
-
     fn end_family(&mut self) {
         if self.kind.take().is_some() {
             insert_length(&mut self.out, self.family_start);
         }
+        self.family_start = self.out.len();
     }
 
-    fn metric(&mut self, labels: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
+    fn metric(&mut self, labels: [&[u8]; 2], value: impl FnOnce(&mut Vec<u8>)) {
         message(&mut self.out, field::FAMILY_METRIC, |out| {
-            out.extend_from_slice(labels);
+            labels.iter().for_each(|part| out.extend_from_slice(part));
             value(out);
         });
     }
@@ -98,9 +94,12 @@ impl Exposition for Protobuf {
         out
     }
 
+    fn leading_labels(pairs: &[(&str, &str)]) -> Vec<u8> {
+        Protobuf::labels(pairs)
+    }
+
     fn family(&mut self, head: &FamilyHead<'_>) {
         self.end_family();
-        self.family_start = self.out.len();
         self.kind = Some(head.kind);
         text(&mut self.out, field::FAMILY_NAME, head.name);
         text(&mut self.out, field::FAMILY_HELP, head.help);
@@ -120,7 +119,15 @@ impl Exposition for Protobuf {
     }
 
     fn sample(&mut self, labels: &Vec<u8>, value: Value, since: f64) {
-        self.number(labels, value, since, None);
+        self.number([labels, &[]], value, since, None);
+    }
+
+    fn process_sample(&mut self, place: Option<&Place<'_>>, process: &Process, value: Value, since: f64) {
+        let own = process.rendered(Rendering::Protobuf, |process| {
+            let pid = process.pid().to_string();
+            Protobuf::labels(&[("pid", &pid), ("process", &process.info().name)])
+        });
+        self.number([place.map_or(&[], |place| place.leading), own], value, since, None);
     }
 
     fn histogram(&mut self, labels: &Vec<u8>, histogram: &HistogramSnapshot, since: f64) {
@@ -128,7 +135,7 @@ impl Exposition for Protobuf {
     }
 
     fn marked_sample(&mut self, labels: &Vec<u8>, value: Value, since: f64, mark: &Mark) {
-        self.number(labels, value, since, Some(mark));
+        self.number([labels, &[]], value, since, Some(mark));
     }
 
     fn marked_histogram(
@@ -138,7 +145,7 @@ impl Exposition for Protobuf {
         since: f64,
         marks: &BTreeMap<i32, Mark>,
     ) {
-        self.metric(labels, |out| {
+        self.metric([labels, &[]], |out| {
             message(out, field::METRIC_HISTOGRAM, |out| {
                 varint_field(out, field::HISTOGRAM_COUNT, histogram.count());
                 double(out, field::HISTOGRAM_SUM, histogram.sum());
@@ -165,8 +172,26 @@ impl Exposition for Protobuf {
     }
 }
 
+impl ByteFormat for Protobuf {
+    /// A family's length stands before it, so it is sent as a whole.
+    fn ready_bytes(&self) -> usize {
+        self.family_start
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        let rest = self.out.split_off(self.family_start);
+        self.family_start = 0;
+        std::mem::replace(&mut self.out, rest)
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.end_family();
+        self.out
+    }
+}
+
 impl Protobuf {
-    fn number(&mut self, labels: &[u8], value: Value, since: f64, mark: Option<&Mark>) {
+    fn number(&mut self, labels: [&[u8]; 2], value: Value, since: f64, mark: Option<&Mark>) {
         let value = match value {
             Value::Unsigned(value) => value as f64,
             Value::Signed(value) => value as f64,

@@ -1,12 +1,13 @@
 //! Prometheus' text formats and OpenMetrics' from one writer: they differ in a few lines around the same samples.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::io::Write;
 use std::ops::Bound;
 
-use super::exposition::{Exposition, FamilyHead, Mark};
-use crate::registry::HistogramSnapshot;
+use super::exposition::{ByteFormat, Exposition, FamilyHead, Mark, PIECE_BYTES};
+use super::series::Place;
 use crate::registry::metrics::{Kind, Value};
+use crate::registry::{HistogramSnapshot, Process, Rendering};
 
 /// Which text format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,42 +18,46 @@ pub enum Dialect {
     OpenMetrics,
 }
 
+/// Bytes that the longest line of a sample with short labels takes: room for it is made at once.
+const LINE_BYTES: usize = 256;
+/// Room for a piece: what is aimed at, and what the rows that are written at once go beyond it.
+const PIECE_CAPACITY_BYTES: usize = PIECE_BYTES + 8 * 1024;
+
 /// Text on its way out.
 pub struct Text {
     dialect: Dialect,
-    out: String,
+    out: Vec<u8>,
     /// The family's name as its samples begin with it, `_total` left out.
     base: String,
+    /// The whole name of a gauge's or a counter's samples, and the brace before their labels.
+    head: String,
     kind: Kind,
 }
 
 impl Text {
-    /// An empty exposition, with room for so many bytes.
-    pub fn new(dialect: Dialect, capacity: usize) -> Text {
-        Text { dialect, out: String::with_capacity(capacity), base: String::new(), kind: Kind::Gauge }
+    /// An empty exposition.
+    pub fn new(dialect: Dialect) -> Text {
+        let (base, head) = (String::new(), String::new());
+        Text { dialect, out: Vec::new(), base, head, kind: Kind::Gauge }
     }
 
-    /// The whole text.
-    pub fn finish(mut self) -> Vec<u8> {
-        if self.dialect == Dialect::OpenMetrics {
-            self.out.push_str("# EOF\n");
-        }
-        self.out.into_bytes()
+    fn push(&mut self, text: &str) {
+        self.out.extend_from_slice(text.as_bytes());
     }
 
     /// A line of one sample, up to its value.
     fn open(&mut self, suffix: &str, labels: &str, more: &[&str]) {
-        self.out.push_str(&self.base);
-        self.out.push_str(suffix);
+        self.out.extend_from_slice(self.base.as_bytes());
+        self.push(suffix);
         if !labels.is_empty() || !more.is_empty() {
-            self.out.push('{');
-            self.out.push_str(labels);
+            self.push("{");
+            self.push(labels);
             for part in more {
-                self.out.push_str(part);
+                self.push(part);
             }
-            self.out.push('}');
+            self.push("}");
         }
-        self.out.push(' ');
+        self.push(" ");
     }
 
     fn count(&mut self, suffix: &str, labels: &str, more: &[&str], count: u64, mark: Option<&Mark>) {
@@ -63,18 +68,18 @@ impl Text {
     /// The end of a line: a value, and in OpenMetrics its exemplar.
     fn value(&mut self, value: Value, mark: Option<&Mark>) {
         match value {
-            Value::Unsigned(value) => self.out.push_str(itoa::Buffer::new().format(value)),
-            Value::Signed(value) => self.out.push_str(itoa::Buffer::new().format(value)),
+            Value::Unsigned(value) => self.push(itoa::Buffer::new().format(value)),
+            Value::Signed(value) => self.push(itoa::Buffer::new().format(value)),
             Value::Float(value) => push_float(&mut self.out, value),
         }
         if let (Some(mark), Dialect::OpenMetrics) = (mark, self.dialect) {
             let Mark { trace_id, span_id, value, at_unix_ns } = mark;
             let seconds = *at_unix_ns as f64 / 1e9;
             let ids = format_args!("trace_id=\"{trace_id}\",span_id=\"{span_id}\"");
-            // Writing into a String cannot fail.
+            // Writing into memory cannot fail.
             let _ = write!(self.out, " # {{{ids}}} {value} {seconds:.3}");
         }
-        self.out.push('\n');
+        self.out.push(b'\n');
     }
 
     fn number(&mut self, labels: &str, value: Value, since: f64, mark: Option<&Mark>) {
@@ -89,9 +94,17 @@ impl Text {
     fn created(&mut self, labels: &str, since: f64) {
         if self.dialect == Dialect::OpenMetrics {
             self.open("_created", labels, &[]);
-            // To the millisecond: the instant is the same in every scrape, whatever the arithmetic made of its last digits.
-            let _ = writeln!(self.out, "{since:.3}");
+            self.instant(since);
         }
+    }
+
+    /// To the millisecond: the instant is the same in every scrape, whatever the arithmetic made of its last digits.
+    fn instant(&mut self, unix_seconds: f64) {
+        let milliseconds = (unix_seconds.max(0.0) * 1e3).round() as u64;
+        self.push(itoa::Buffer::new().format(milliseconds / 1000));
+        let digits =
+            [milliseconds / 100, milliseconds / 10, milliseconds].map(|digit| b'0' + (digit % 10) as u8);
+        self.out.extend_from_slice(&[b'.', digits[0], digits[1], digits[2], b'\n']);
     }
 }
 
@@ -113,15 +126,22 @@ impl Exposition for Text {
         labels
     }
 
+    fn leading_labels(pairs: &[(&str, &str)]) -> Vec<u8> {
+        (Text::labels(pairs) + ",").into_bytes()
+    }
+
     fn family(&mut self, head: &FamilyHead<'_>) {
         self.base.clear();
         self.base.push_str(head.name.strip_suffix("_total").unwrap_or(head.name));
         self.kind = head.kind;
+        self.head.clear();
+        self.head.push_str(&self.base);
+        self.head.push_str(if head.kind == Kind::Counter { "_total{" } else { "{" });
         let name = match self.dialect {
             Dialect::Prometheus => head.name,
             Dialect::OpenMetrics => &self.base,
         };
-        // Writing into a String cannot fail.
+        // Writing into memory cannot fail.
         let _ = writeln!(self.out, "# HELP {name} {}\n# TYPE {name} {}", head.help, head.kind.name());
         if let (Dialect::OpenMetrics, Some(unit)) = (self.dialect, head.unit) {
             let _ = writeln!(self.out, "# UNIT {name} {unit}");
@@ -134,6 +154,26 @@ impl Exposition for Text {
 
     fn sample(&mut self, labels: &String, value: Value, since: f64) {
         self.number(labels, value, since, None);
+    }
+
+    fn process_sample(&mut self, place: Option<&Place<'_>>, process: &Process, value: Value, since: f64) {
+        // They end the labels, whatever the dialect.
+        let own = process.rendered(Rendering::Text, |process| {
+            let pid = process.pid().to_string();
+            (Text::labels(&[("pid", &pid), ("process", &process.info().name)]) + "} ").into_bytes()
+        });
+        let leading = place.map_or(&[][..], |place| place.leading);
+        self.out.reserve(LINE_BYTES);
+        for part in [self.head.as_bytes(), leading, own] {
+            self.out.extend_from_slice(part);
+        }
+        self.value(value, None);
+        if self.kind == Kind::Counter && self.dialect == Dialect::OpenMetrics {
+            for part in [self.base.as_bytes(), b"_created{", leading, own] {
+                self.out.extend_from_slice(part);
+            }
+            self.instant(since);
+        }
     }
 
     fn histogram(&mut self, labels: &String, histogram: &HistogramSnapshot, since: f64) {
@@ -151,11 +191,9 @@ impl Exposition for Text {
         since: f64,
         marks: &BTreeMap<i32, Mark>,
     ) {
-        let mut bound = String::new();
         let mut below = Bound::Unbounded;
         for ((le, count), exponent) in histogram.classic().zip(histogram.scale().classic_exponents()) {
-            bound.clear();
-            push_float(&mut bound, le);
+            let mut bound = le.to_string();
             // OpenMetrics wants a bound to look like a number with a fraction.
             if self.dialect == Dialect::OpenMetrics && !bound.contains('.') {
                 bound.push_str(".0");
@@ -173,9 +211,32 @@ impl Exposition for Text {
     }
 }
 
+impl ByteFormat for Text {
+    fn ready_bytes(&self) -> usize {
+        self.out.len()
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        // The next piece will be about as long.
+        let next = Vec::with_capacity(self.out.capacity().min(PIECE_CAPACITY_BYTES));
+        std::mem::replace(&mut self.out, next)
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        if self.dialect == Dialect::OpenMetrics {
+            self.push("# EOF\n");
+        }
+        self.out
+    }
+}
+
 /// A label's value as the formats want it: backslash, quote and line feed escaped. Other control characters are legal there, but no
 /// terminal should get them from a process's name.
 fn escape(value: &str, out: &mut String) {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'\\' && byte != b'"';
+    if value.bytes().all(is_plain) {
+        return out.push_str(value);
+    }
     for character in value.chars() {
         match character {
             '\\' => out.push_str("\\\\"),
@@ -187,8 +248,8 @@ fn escape(value: &str, out: &mut String) {
     }
 }
 
-fn push_float(out: &mut String, value: f64) {
-    // Writing into a String cannot fail.
+fn push_float(out: &mut Vec<u8>, value: f64) {
+    // Writing into memory cannot fail.
     let _ = write!(out, "{value}");
 }
 
@@ -198,14 +259,15 @@ mod tests {
 
     use super::*;
     use crate::registry::{Exemplar, Identity, MemoryType, ProcessInfo, Registry, Source, Time};
-    use crate::views::exposition::{Selection, expose};
+    use crate::views::exposition::{Selection, Walk, expose};
+    use crate::views::protobuf::Protobuf;
 
     const NOW: Time = Time { monotonic_ns: 3_000_000_000, unix_ns: 1_700_000_000_000_000_000 };
 
     fn expose_to(dialect: Dialect, registry: &Registry, names: &[&str], processes_max: usize) -> String {
         let names: HashSet<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut text = Text::new(dialect, 0);
-        expose(&registry.snapshot(NOW), &Selection { names, processes_max }, 0, &mut text);
+        let mut text = Text::new(dialect);
+        expose(registry.snapshot(NOW), Selection { names, processes_max }, 0, &mut text);
         String::from_utf8(text.finish()).expect("text")
     }
 
@@ -361,6 +423,33 @@ mod tests {
             expose_to(Dialect::Prometheus, &registry, &["ttmem_device_processes", "ttmem_nothing"], 1000);
         let samples: Vec<_> = body.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(samples, ["ttmem_device_processes{device=\"0\"} 1"]);
+    }
+
+    #[test]
+    fn pieces_are_one_exposition() {
+        let registry = Registry::new(0);
+        for pid in 1..=100 {
+            allocate(&registry, pid, "model", u64::from(pid) * 1000);
+        }
+        fn pieces<E: ByteFormat>(registry: &Registry, mut to: E, until_bytes: usize) -> Vec<Vec<u8>> {
+            let selection = Selection { names: HashSet::new(), processes_max: 90 };
+            let mut walk = Walk::new(registry.snapshot(NOW), selection, 7);
+            let mut pieces = Vec::new();
+            while walk.advance(&mut to, until_bytes) {
+                pieces.push(to.take());
+            }
+            pieces.push(to.finish());
+            pieces
+        }
+        for dialect in [Dialect::Prometheus, Dialect::OpenMetrics] {
+            let whole = pieces(&registry, Text::new(dialect), usize::MAX);
+            let parts = pieces(&registry, Text::new(dialect), 1000);
+            assert!(whole.len() == 1 && parts.len() > 10 && parts.iter().all(|part| !part.is_empty()));
+            assert_eq!(String::from_utf8(parts.concat()), String::from_utf8(whole.concat()));
+        }
+        let whole = pieces(&registry, Protobuf::default(), usize::MAX);
+        let parts = pieces(&registry, Protobuf::default(), 1000);
+        assert!(parts.len() > 5 && parts.concat() == whole.concat());
     }
 
     #[test]

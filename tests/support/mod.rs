@@ -280,7 +280,25 @@ pub fn request(address: SocketAddr, text: &str) -> Response {
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split_whitespace().nth(1).unwrap_or_default().parse().unwrap_or(0);
-    Response { status, head: head.to_owned(), body: body.to_owned() }
+    let mut response = Response { status, head: head.to_owned(), body: body.to_owned() };
+    if response.header("transfer-encoding") == Some("chunked") {
+        response.body = joined(body);
+    }
+    response
+}
+
+/// The text of a chunked body; an answer that breaks off has no last chunk, and fails the test.
+fn joined(mut chunks: &str) -> String {
+    let mut text = String::new();
+    loop {
+        let (length, rest) = chunks.split_once("\r\n").expect("a chunk begins with its length");
+        let (chunk, rest) = rest.split_at(usize::from_str_radix(length, 16).expect("in hexadecimal"));
+        text.push_str(chunk);
+        chunks = rest.strip_prefix("\r\n").expect("a chunk ends where it says");
+        if chunk.is_empty() {
+            return text;
+        }
+    }
 }
 
 /// The samples of a scrape.

@@ -140,6 +140,11 @@ impl Received {
         points
     }
 
+    /// The number of spans.
+    pub fn spans_count(&self) -> usize {
+        self.of("resourceSpans", "scopeSpans", "spans").count()
+    }
+
     /// The number of data points.
     pub fn points_count(&self) -> usize {
         self.metrics().map(|metric| points(metric).len()).sum()

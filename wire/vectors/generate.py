@@ -93,12 +93,12 @@ REQUESTS = [
     ("kernel_unload", "kernel_unload", dict(device_id=6, size_bytes=0x0000_3C4D, buffer_type=2, process_id=131075,
                                             buffer_id=0xC0FF_EE00_0002, timestamp_ns=NOW + 7)),
     ("dump_kernels", "dump_kernels", dict(process_id=1003, timestamp_ns=NOW + 8)),
-    ("trace_context", "trace_context", traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", 1004)),
-    ("allocation_failed", "allocation_failed", dict(device_id=9, size_bytes=0x0004_C0DE_0000, buffer_type=1, process_id=1005,
-                                                    buffer_id=0x0001_B10C_0000, timestamp_ns=0x0003_F4EE_0000)),
     ("hello_ask", "hello", dict(device_id=1, size_bytes=0x8000_0003, buffer_id=(64 << 32) + 4096)),
     ("hello_switch", "hello", dict(device_id=1, buffer_type=1)),
     ("hello_renew", "hello", dict(device_id=1, buffer_type=2, size_bytes=0x0B0A_0908_0706)),
+    ("trace_context", "trace_context", traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", 1004)),
+    ("allocation_failed", "allocation_failed", dict(device_id=9, size_bytes=0x0004_C0DE_0000, buffer_type=1, process_id=1005,
+                                                    buffer_id=0x0001_B10C_0000, timestamp_ns=0x0003_F4EE_0000)),
     ("lost", "lost", dict(size_bytes=0x0102_0304_0506)),
 ]
 BODY = dict(

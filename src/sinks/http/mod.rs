@@ -2,11 +2,13 @@
 
 mod answers;
 mod authentication;
+mod body;
 mod connections;
 mod daemon_metrics;
 mod listener;
 mod negotiation;
 mod parameters;
+mod pieces;
 mod problem;
 mod routes;
 mod scrape;
@@ -16,8 +18,6 @@ mod web;
 
 use std::sync::Arc;
 
-use http_body_util::Full;
-use hyper::body::Bytes;
 use tokio::sync::Semaphore;
 
 pub use daemon_metrics::DaemonMetrics;
@@ -27,12 +27,7 @@ pub use web::Web;
 
 use crate::registry::Registry;
 use crate::views::trace::Host;
-
-type Body = Full<Bytes>;
-
-fn body(bytes: Vec<u8>) -> Body {
-    Full::new(Bytes::from(bytes))
-}
+use body::Body;
 
 /// What requests are answered from.
 pub struct Sources {

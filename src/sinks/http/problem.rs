@@ -4,7 +4,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, W
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use super::{Body, body};
+use super::Body;
 
 /// Why a request was not answered as it wished: the requester's fault, and what to do.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Problem {
         };
         // Four plain fields cannot fail to serialize.
         let text = serde_json::to_vec(&details).unwrap_or_default();
-        let mut response = Response::new(body(text));
+        let mut response = Response::new(Body::whole(text));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

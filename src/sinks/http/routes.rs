@@ -1,12 +1,14 @@
 //! Which path answers with what.
 
+use std::sync::Arc;
+
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
 use serde::Serialize;
 
 use super::parameters::{BufferRequest, ProcessRequest, refuse_any};
 use super::problem::Problem;
-use super::{Body, Sources, body, scrape};
+use super::{Body, Sources, scrape};
 use crate::clock;
 use crate::registry::Time;
 use crate::views::json;
@@ -16,7 +18,7 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 /// Answers one request.
-pub(super) async fn answer<B>(sources: &Sources, request: &Request<B>) -> Response<Body> {
+pub(super) async fn answer<B>(sources: &Arc<Sources>, request: &Request<B>) -> Response<Body> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Problem::method_not_allowed(request.method()).into_response();
     }
@@ -58,8 +60,13 @@ fn to_json(value: &impl Serialize) -> Response<Body> {
     content(JSON, text)
 }
 
-pub(super) fn content(media_type: &'static str, text: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(body(text));
+fn content(media_type: &'static str, text: Vec<u8>) -> Response<Body> {
+    respond(media_type, Body::whole(text))
+}
+
+/// An answer of that type, with the headers that all answers have.
+pub(super) fn respond(media_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

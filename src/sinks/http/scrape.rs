@@ -1,21 +1,20 @@
 //! /metrics: a bounded number of scrapes at once, each in the format, selection and compression that it asks for.
 
 use std::collections::HashSet;
-use std::io::{self, Write};
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use hyper::header::{CONTENT_ENCODING, HeaderValue, VARY};
 use hyper::{HeaderMap, Request, Response};
 
-use super::daemon_metrics::Gathered;
 use super::negotiation::{Coding, Format, coding, format};
+use super::pieces::Pieces;
 use super::problem::Problem;
 use super::{Body, Sources};
 use crate::clock;
 use crate::registry::Snapshot;
-use crate::views::exposition::{Exposition, Selection, expose};
+use crate::views::exposition::{ByteFormat, Exposition, Selection, expose};
 use crate::views::protobuf::Protobuf;
 use crate::views::text::Text;
 
@@ -25,15 +24,13 @@ pub(super) const SCRAPES_MAX: usize = 40;
 const WAIT_DEFAULT: Duration = Duration::from_secs(10);
 /// What of a scraper's time is left for sending the answer.
 const TIMEOUT_OFFSET: Duration = Duration::from_millis(500);
-/// Bytes that a sample takes in text, generously.
-const SAMPLE_BYTES: usize = 160;
-/// The fastest level: the body shrinks several times already, and the scraper is usually near.
-const ZSTD_LEVEL: i32 = 1;
-
 const TIMEOUT_HEADER: &str = "x-prometheus-scrape-timeout-seconds";
 
 /// Answers a scrape.
-pub(super) async fn answer<B>(sources: &Sources, request: &Request<B>) -> Result<Response<Body>, Problem> {
+pub(super) async fn answer<B>(
+    sources: &Arc<Sources>,
+    request: &Request<B>,
+) -> Result<Response<Body>, Problem> {
     let names = names(request.uri().query())?;
     let wait = patience(request.headers())?;
     let Ok(Ok(_turn)) = tokio::time::timeout(wait, sources.scrapes.acquire()).await else {
@@ -41,18 +38,20 @@ pub(super) async fn answer<B>(sources: &Sources, request: &Request<B>) -> Result
             "{SCRAPES_MAX} scrapes are being answered already; scrape less often"
         )));
     };
-    let started_ns = clock::monotonic_ns();
     let selection = Selection { names, processes_max: sources.processes_max };
     let (format, coding) = (format(request.headers()), coding(request.headers()));
-    let text = encode(sources, &selection, format);
-    let text = compress(text, coding)
-        .map_err(|error| Problem::internal(format!("cannot compress the answer: {error}")))?;
-    sources.metrics.scraped((clock::monotonic_ns() - started_ns) as f64 / 1e9);
-    Ok(respond(text, format, coding))
+    let body = match format {
+        Format::Protobuf => body(sources, selection, Protobuf::default(), coding),
+        Format::Text004 | Format::Text100 | Format::OpenMetrics => {
+            body(sources, selection, Text::new(format.dialect()), coding)
+        }
+    };
+    let body = body.map_err(|error| Problem::internal(format!("cannot compress the answer: {error}")))?;
+    Ok(respond(body, format, coding))
 }
 
-fn respond(text: Vec<u8>, format: Format, coding: Coding) -> Response<Body> {
-    let mut response = super::routes::content(format.content_type(), text);
+fn respond(body: Body, format: Format, coding: Coding) -> Response<Body> {
+    let mut response = super::routes::respond(format.content_type(), body);
     let headers = response.headers_mut();
     headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
     if let Some(name) = coding.name() {
@@ -61,28 +60,24 @@ fn respond(text: Vec<u8>, format: Format, coding: Coding) -> Response<Body> {
     response
 }
 
-fn encode(sources: &Sources, selection: &Selection, format: Format) -> Vec<u8> {
+/// The snapshot and the first piece are made at once. A small answer is that piece, and says how long it is.
+fn body<E: ByteFormat + Send + 'static>(
+    sources: &Arc<Sources>,
+    selection: Selection,
+    to: E,
+    coding: Coding,
+) -> io::Result<Body> {
+    let started_ns = clock::monotonic_ns();
     // What the daemon says of itself first: a reload that it tells of has then been done to what the snapshot shows.
-    let own = sources.metrics.gather(selection);
+    let own = sources.metrics.gather(&selection);
     let snapshot = sources.registry.snapshot(super::routes::now());
-    match format {
-        Format::Protobuf => {
-            let mut protobuf = Protobuf::default();
-            write_all(&own, &snapshot, selection, &mut protobuf);
-            protobuf.finish()
-        }
-        Format::Text004 | Format::Text100 | Format::OpenMetrics => {
-            let places: usize = snapshot.processes.iter().map(|process| process.memory.len()).sum();
-            let mut text = Text::new(format.dialect(), (places + 100) * 5 * SAMPLE_BYTES);
-            write_all(&own, &snapshot, selection, &mut text);
-            text.finish()
-        }
+    let spent_ns = clock::monotonic_ns() - started_ns;
+    let mut pieces = Pieces::new(Arc::clone(sources), own, snapshot, selection, to, coding, spent_ns)?;
+    let first = pieces.next().transpose()?.unwrap_or_default();
+    if pieces.is_finished() {
+        return Ok(Body::whole(first));
     }
-}
-
-fn write_all<E: Exposition>(own: &Gathered, snapshot: &Snapshot, selection: &Selection, to: &mut E) {
-    expose(snapshot, selection, own.samples(to), to);
-    own.write(to);
+    Ok(Body::Pieces(Box::new(std::iter::once(Ok(first)).chain(pieces))))
 }
 
 impl Sources {
@@ -92,20 +87,9 @@ impl Sources {
         let own = self.metrics.gather(&selection);
         let snapshot = self.registry.snapshot(super::routes::now());
         let mut to = make(&snapshot);
-        write_all(&own, &snapshot, &selection, &mut to);
+        expose(snapshot, selection, own.samples(&to), &mut to);
+        own.write(&mut to);
         to
-    }
-}
-
-fn compress(text: Vec<u8>, coding: Coding) -> io::Result<Vec<u8>> {
-    match coding {
-        Coding::Identity => Ok(text),
-        Coding::Gzip => {
-            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-            encoder.write_all(&text)?;
-            encoder.finish()
-        }
-        Coding::Zstd => zstd::encode_all(text.as_slice(), ZSTD_LEVEL),
     }
 }
 
@@ -149,7 +133,8 @@ mod tests {
         let metrics = DaemonMetrics::new("0.0.0", "none", 0.0).expect("new names");
         let web = Web::load(None).expect("nothing to read");
         let host = Host { name: "h".into(), id: "1".into(), boot_id: "2".into() };
-        let sources = Sources::new(Arc::new(Registry::new(0)), metrics, 1, web, Arc::new(host));
+        let registry = Arc::new(Registry::new(0));
+        let sources = Arc::new(Sources::new(registry, metrics, 1, web, Arc::new(host)));
         let request = Request::builder().header(TIMEOUT_HEADER, "0.1").body(()).expect("a header");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         runtime.block_on(async {
@@ -176,17 +161,5 @@ mod tests {
             check(wrong, None);
         }
         assert_eq!(patience(&HeaderMap::new()).expect("absent is fine"), WAIT_DEFAULT);
-    }
-
-    #[test]
-    fn what_was_compressed_comes_back() {
-        use std::io::Read;
-        let text = b"ttmem_device_processes 1\n".repeat(1000);
-        let mut gzip = Vec::new();
-        let compressed = compress(text.clone(), Coding::Gzip).expect("in memory");
-        flate2::read::GzDecoder::new(compressed.as_slice()).read_to_end(&mut gzip).expect("gzip");
-        let compressed = compress(text.clone(), Coding::Zstd).expect("in memory");
-        let zstd = zstd::decode_all(compressed.as_slice()).expect("zstd");
-        assert!(gzip == text && zstd == text);
     }
 }

@@ -9,7 +9,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::CONTENT_LENGTH;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use rustls::server::ServerConfig;
@@ -200,8 +200,14 @@ async fn in_pieces(
     hand_out: impl Fn(Bytes) -> Answer,
 ) -> Response<Answer> {
     let (mut head, body) = response.into_parts();
-    let Ok(body) = body.collect().await;
-    let mut content = body.to_bytes();
+    let mut content = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => {
+            warn!(%error, "an answer could not be made");
+            head.status = StatusCode::INTERNAL_SERVER_ERROR;
+            Bytes::new()
+        }
+    };
     if method == Method::HEAD {
         head.headers.insert(CONTENT_LENGTH, content.len().into());
         content.clear();
@@ -228,7 +234,7 @@ async fn agree(
     TlsAcceptor::from(tls).accept(stream).await
 }
 
-async fn respond(sources: &Sources, request: &Request<Incoming>, peer: Peer) -> Response<Body> {
+async fn respond(sources: &Arc<Sources>, request: &Request<Incoming>, peer: Peer) -> Response<Body> {
     let access = sources.access();
     let mut response = match sources.web.admit(&access, request, peer).await {
         Ok(()) => routes::answer(sources, request).await,

@@ -49,7 +49,7 @@ const THREAD: &str = "ttmem-otlp";
 /// Requests of one signal on their way at once, where their order does not matter: enough to keep a collector at the other end of a
 /// continent busy.
 const REQUESTS_MAX: u32 = 8;
-/// Collectors take 4 MiB in one message by default; in memory items are about three times as large as on the wire.
+/// Collectors take 4 MiB in one message by default; in memory items are some four times as large as on the wire.
 const BATCH_BYTES_MAX: u64 = 8 << 20;
 
 /// Why the export cannot start. All but the last three are the operator's to mend.
@@ -208,6 +208,10 @@ impl Starting {
         let Some(endpoint) = config.active_endpoint() else { return Ok(None) };
         let uri = uri(endpoint, config.protocol, path, S::METHOD)?;
         info!(signal = S::NAME, %uri, protocol = config.protocol.name(), "OTLP: exporting");
+        if uri.port_u16() == Some(other_port(config.protocol)) {
+            let protocol = config.protocol.name();
+            warn!(signal = S::NAME, %uri, protocol, "OTLP: the other protocol has that port mostly; see otlp_protocol");
+        }
         let outbox = Outbox::new(Limits {
             items_max: config.queue_items_max,
             bytes_max: config.queue_bytes_max,
@@ -227,6 +231,14 @@ impl Starting {
         };
         self.workers.0.push(Box::pin(worker.run()));
         Ok(Some(outbox))
+    }
+}
+
+/// The port that collectors serve the other protocol on.
+fn other_port(protocol: OtlpProtocol) -> u16 {
+    match protocol {
+        OtlpProtocol::Grpc => 4318,
+        OtlpProtocol::Http => 4317,
     }
 }
 

@@ -3,6 +3,7 @@
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
 
 use super::*;
+use crate::registry::metrics;
 use crate::registry::{DeviceInfo, Identity, MemoryType, ProcessInfo, Registry, Source};
 use crate::views::exposition::{Selection, expose};
 
@@ -17,7 +18,7 @@ fn read(registry: &Registry, choices: Choices, baseline: &Baseline, seconds: u64
     let snapshot = registry.snapshot(Time { monotonic_ns, unix_ns: START_NS + monotonic_ns });
     let mut readings = Readings::new(&snapshot, choices, baseline);
     let selection = Selection { names: [].into(), processes_max: 1000 };
-    expose(&snapshot, &selection, 0, &mut readings);
+    expose(snapshot.clone(), selection.clone(), 0, &mut readings);
     readings.finish()
 }
 
@@ -124,7 +125,7 @@ fn a_clock_that_is_set_is_no_new_beginning() {
         let unix_ns = (START_NS + 30_000_000_000).saturating_add_signed(set_by_seconds * 1_000_000_000);
         let snapshot = registry.snapshot(Time { monotonic_ns: 30_000_000_000, unix_ns });
         let mut readings = Readings::new(&snapshot, DIFFERENCES, &baseline);
-        expose(&snapshot, &Selection { names: [].into(), processes_max: 1000 }, 0, &mut readings);
+        expose(snapshot.clone(), Selection { names: [].into(), processes_max: 1000 }, 0, &mut readings);
         let (metrics, _) = readings.finish();
         assert_eq!(dram(&metrics, "tenstorrent.memory.allocated")[0].1, Number::AsInt(7));
         let points = numbers(&metrics, "tenstorrent.memory.allocated");
@@ -210,7 +211,7 @@ fn messages_are_cut_between_data_points() {
     let baseline = Baseline::default();
     let mut readings = Readings::new(&snapshot, TOTALS, &baseline);
     let selection = Selection { names: [].into(), processes_max: 2000 };
-    expose(&snapshot, &selection, 0, &mut readings);
+    expose(snapshot.clone(), selection.clone(), 0, &mut readings);
     let (metrics, _) = readings.finish();
     let sizes: Vec<usize> = metrics
         .iter()
@@ -218,4 +219,42 @@ fn messages_are_cut_between_data_points() {
         .map(points)
         .collect();
     assert_eq!(sizes, [1000, 1]);
+}
+
+#[test]
+fn exemplars_name_their_spans_and_belong_to_their_time() {
+    let registry = Registry::new(0);
+    hold(&registry, 1, 10, 1, 100);
+    let (_, baseline) = read(&registry, DIFFERENCES, &Baseline::default(), 20);
+    let snapshot =
+        registry.snapshot(Time { monotonic_ns: 30_000_000_000, unix_ns: START_NS + 30_000_000_000 });
+    let memory = &snapshot.devices[0].memory[0];
+    let sizes = &memory.reported.as_ref().expect("reported").sizes;
+    let mark = |seconds: u64| Mark {
+        trace_id: "0102030405060708090a0b0c0d0e0fff".into(),
+        span_id: "00000000000000fe".into(),
+        value: 100.0,
+        at_unix_ns: START_NS + seconds * 1_000_000_000,
+    };
+    let metric = metrics::metric("ttmem_buffer_size_bytes").expect("a row");
+    for (choices, kept) in [(TOTALS, 2), (DIFFERENCES, 1)] {
+        let mut readings = Readings::new(&snapshot, choices, &baseline);
+        readings.family(&FamilyHead::new(metric.name, metric.help, metric.kind));
+        let labels = Readings::labels(&[("device", "0"), ("memory_type", "dram")]);
+        readings.marked_histogram(
+            &labels,
+            sizes,
+            START_NS as f64 / 1e9,
+            &[(7, mark(15)), (8, mark(25))].into(),
+        );
+        let (metrics, _) = readings.finish();
+        let Some(Data::ExponentialHistogram(histogram)) = &metrics[metrics.len() - 1].data else {
+            panic!("{metrics:?}")
+        };
+        let exemplars = &histogram.data_points[0].exemplars;
+        assert_eq!(exemplars.len(), kept, "{choices:?}");
+        let last = &exemplars[kept - 1];
+        assert_eq!((last.trace_id.len(), last.trace_id[15], last.span_id[7]), (16, 0xff, 0xfe));
+        assert_eq!(last.value, Some(ExemplarValue::AsDouble(100.0)));
+    }
 }
