@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use support::mock::Board;
+use support::otlp::{Collector, Rotel};
+use support::trace::spans;
 use support::{Daemon, Directory, Peer, ttmem};
 
 /// What the workload can allocate in, and how the daemon calls it.
@@ -239,4 +241,45 @@ fn what_cannot_be_run_is_named() {
     assert!(nothing.contains("<PROGRAM>"), "{nothing}");
     let set = ttmem().args(["run", "--preload", library, "--", "printenv", "LD_PRELOAD"]).output().unwrap();
     assert!(String::from_utf8(set.stdout).unwrap().trim().ends_with("libttmem_preload.so"));
+}
+
+#[test]
+fn a_life_is_a_trace_that_says_why_each_buffer_ended() {
+    let board = Board::n150();
+    let mut sink = Collector::start();
+    let rotel = Rotel::start(&sink);
+    let endpoint = format!("http://127.0.0.1:{}", rotel.http);
+    let flags = ["--otlp-endpoint", &endpoint, "--otlp-batch-delay-ms", "50"];
+    let every = ["--span-size-min-bytes", "0", "--span-lifetime-min-ms", "0"];
+    let daemon = Daemon::start(&[&flags[..], &every].concat());
+    let mut process = run(&board, &daemon.socket());
+    ask(&mut process, json!({"op": "open"}));
+    let mut expected = Vec::new();
+    for (name, memory, shape, end) in [
+        ("weights", "dram", [2048, 2048], "device_closed"),
+        ("left", "l1", [512, 512], "freed"),
+        ("halo", "l1_small", [64, 32], "freed"),
+    ] {
+        let before = allocated(&mut process, memory);
+        alloc(&mut process, name, memory, shape);
+        let bytes = allocated(&mut process, memory) - before;
+        expected.push((format!("buffer {memory}"), bytes as u64, end.to_owned()));
+        // Each is read by itself, so that it has lived.
+        wait_for_agreement(&daemon, &mut process, 0);
+    }
+    ask(&mut process, json!({"op": "free", "name": "left"}));
+    ask(&mut process, json!({"op": "free", "name": "halo"}));
+    ask(&mut process, json!({"op": "close"}));
+    process.finish();
+    let received = sink.wait_for("the process's span", |received| {
+        spans(received).iter().any(|span| span.name.starts_with("process "))
+    });
+    let all = spans(&received);
+    let mut buffers: Vec<_> = all.iter().filter(|span| span.name.starts_with("buffer ")).collect();
+    buffers.sort_by_key(|span| span.start_ns);
+    let told = buffers.iter().map(|span| {
+        let end = span.attributes["tenstorrent.buffer.end"].clone();
+        (span.name.clone(), span.number("tenstorrent.buffer.size"), end)
+    });
+    assert_eq!(told.collect::<Vec<_>>(), expected);
 }

@@ -416,6 +416,9 @@ impl Report {
                     }
                 })
             }
+            Event::Free if self.message.buffer_type == wire::FREED_BY_CLOSE => {
+                batch.free_by_close(device, buffer_id)
+            }
             Event::Free => batch.free(device, buffer_id),
             Event::CbAlloc => batch.take(device, MemoryType::Cb, size_bytes),
             Event::CbFree => batch.give_back(device, MemoryType::Cb, size_bytes),

@@ -242,13 +242,22 @@ impl<'a> Batch<'a> {
 
     /// A buffer was freed. Where the device does not fit, the process's other devices are searched, as some clients always name device 0.
     pub fn free(&mut self, device: u16, id: u64) -> Result<(), Refusal> {
+        self.remove(device, id, End::Freed)
+    }
+
+    /// A buffer went with its device, which was closed; otherwise as [`Batch::free`].
+    pub fn free_by_close(&mut self, device: u16, id: u64) -> Result<(), Refusal> {
+        self.remove(device, id, End::DeviceClosed)
+    }
+
+    fn remove(&mut self, device: u16, id: u64, end: End) -> Result<(), Refusal> {
         self.check_alive()?;
         let slot = match self.ledger.buffers.find(device, id) {
             Some(slot) => slot,
             None => self.find_elsewhere(device, id)?,
         };
         if self.ledger.buffers.remove_reference(slot) {
-            self.release(slot, End::Freed);
+            self.release(slot, end);
         }
         Ok(())
     }

@@ -37,6 +37,8 @@ pub enum End {
     Freed,
     /// Its id came again with another size or memory type: its free was lost.
     Replaced,
+    /// Its device was closed while it was live.
+    DeviceClosed,
     /// The process ended and still held it.
     ProcessExit,
 }

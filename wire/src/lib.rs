@@ -54,6 +54,7 @@ pub use kind::Kind;
 pub use layout::{FRAME_BYTES_MAX, Layout, REPLY_PREFIX_BYTES};
 pub use limits::{
     BUFFER_BYTES_MAX, DEFAULT_SOCKET_PATH, DETECTION_SILENCE_MILLISECONDS, DEVICE_COUNT_QUERY, DEVICE_ID_MAX,
+    FREED_BY_CLOSE,
 };
 pub use reply::{Arch, DeviceInfo, Reply, Totals};
 pub use ring::{Geometry, RECORD_BYTES, Record};

@@ -15,3 +15,6 @@ pub const BUFFER_BYTES_MAX: u64 = 1 << 40;
 /// How long a connection must be silent before a [`crate::Detection::Candidate`] is taken for the answer. A client that is still
 /// writing its frame goes on within microseconds, and a person who waits for a reply does not notice it.
 pub const DETECTION_SILENCE_MILLISECONDS: u64 = 50;
+
+/// In the `buffer_type` of a FREE: the buffer went with its device, which was closed. No memory type has this number.
+pub const FREED_BY_CLOSE: u8 = 255;

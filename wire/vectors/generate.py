@@ -83,6 +83,7 @@ REQUESTS = [
     ("free", "free", dict(device_id=1023, size_bytes=1, buffer_type=3, process_id=4194303,
                           buffer_id=0x0123_4567_89AB_CDEF, timestamp_ns=NOW + 1)),
     ("free_by_id_alone", "free", dict(buffer_id=0x1122_3344_5566_7788)),
+    ("free_by_close", "free", dict(device_id=2, buffer_type=255, buffer_id=0x0000_0000_0050_0040)),
     ("query", "query", dict(device_id=7, process_id=31337)),
     ("dump_remaining", "dump_remaining", dict(process_id=1001, timestamp_ns=NOW + 2)),
     ("device_info_query", "device_info_query", dict(device_id=31, process_id=1002, timestamp_ns=NOW + 3)),

@@ -53,7 +53,7 @@ pub(crate) unsafe extern "C-unwind" fn deallocate_buffers(allocator: Allocator) 
     // SAFETY: the caller's.
     unsafe { deallocate_all(allocator) };
     for (id, devices) in books().strike_all(allocator.addr()) {
-        devices.into_iter().for_each(|device| reports::freed(device, id));
+        devices.into_iter().for_each(|device| reports::freed_by_close(device, id));
     }
 }
 

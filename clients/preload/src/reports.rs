@@ -25,6 +25,13 @@ pub(crate) fn freed(chip: i32, id: u64) {
     }
 }
 
+/// A buffer went with its chip, which was closed.
+pub(crate) fn freed_by_close(chip: i32, id: u64) {
+    if let Some(chip) = device(chip) {
+        quietly(|| CLIENT.freed_by_close(chip, id));
+    }
+}
+
 /// The programs of a chip have got circular buffers.
 pub(crate) fn circular_allocated(chip: i32, bytes: u64) {
     if let Some(chip) = device(chip) {

@@ -115,6 +115,16 @@ impl Client {
         self.report(&Header { device_id: i32::from(device), buffer_id, ..Header::request(Kind::Free) });
     }
 
+    /// A buffer goes with its device, which is closed.
+    pub fn freed_by_close(&self, device: u16, buffer_id: u64) {
+        self.report(&Header {
+            device_id: i32::from(device),
+            buffer_type: ttmem_wire::FREED_BY_CLOSE,
+            buffer_id,
+            ..Header::request(Kind::Free)
+        });
+    }
+
     /// A circular buffer was placed in L1.
     #[inline]
     pub fn circular_buffer_allocated(&self, device: u16, size_bytes: u64) {

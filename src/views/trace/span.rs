@@ -322,6 +322,7 @@ fn end_name(end: End) -> &'static str {
     match end {
         End::Freed => "freed",
         End::Replaced => "replaced",
+        End::DeviceClosed => "device_closed",
         End::ProcessExit => "process_exit",
     }
 }
