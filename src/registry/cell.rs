@@ -59,7 +59,7 @@ counters! {
     orphaned_bytes,
     /// When the oldest live buffer was allocated, in the registry's monotonic nanoseconds plus one; 0 when there is none.
     oldest_ns_plus_one,
-    /// The lower half of [`Counters::held_byte_ns`]: gigabytes would fill 64 bits within seconds.
+    /// The lower half of the bytes held times the nanoseconds for which they were: gigabytes would fill 64 bits within seconds.
     held_byte_ns_low,
     /// Its upper half.
     held_byte_ns_high,
