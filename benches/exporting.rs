@@ -53,12 +53,7 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// One client whose every buffer becomes a span, at a steady rate; what the collector has of them.
 pub(super) fn every_buffer(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
     let server = Server::start(bench, Subject::TtmemTelling(collect()?))?;
-    let frames = |kind| -> Vec<u8> {
-        let header = |id| Header { buffer_id: id, size_bytes: 4096, ..Header::request(kind) };
-        let ids = 1..=SPANS_AT_A_TIME;
-        ids.flat_map(|id| encode_request(&header(id), Layout::Bytes144).to_vec()).collect()
-    };
-    let (allocations, frees) = (frames(Kind::Alloc), frames(Kind::Free));
+    let (allocations, frees) = turn();
     let mut client = UnixStream::connect(&server.socket)?;
     let mut shares = Vec::new();
     let (mut exported_before, mut lost_before) = (0.0, 0.0);
@@ -90,6 +85,67 @@ pub(super) fn every_buffer(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
         subjects,
         vec![Finding { name: "exported / told", spread: Spread::of(&shares), goal }],
     ))
+}
+
+/// What an hour brings at the default policy's most spans a second, told as fast as in [`every_buffer`].
+const AN_HOUR_OF_SPANS: u64 = 3600 * SPANS_PER_SECOND_DEFAULT;
+const SPANS_PER_SECOND_DEFAULT: u64 = 1000;
+/// What a queue may hold unless it is configured.
+const QUEUE_BYTES_DEFAULT: f64 = (64 << 20) as f64;
+
+/// An hour's spans with nobody to take them: what the daemon then holds.
+pub(super) fn collector_away(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
+    // A port that was free a moment ago, and at which nobody listens.
+    let away = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let server = Server::start(bench, Subject::TtmemTelling(away))?;
+    let before_mb = server.peak_resident_mb()?;
+    let (allocations, frees) = turn();
+    let mut client = UnixStream::connect(&server.socket)?;
+    let start = Instant::now();
+    for turn in 0..AN_HOUR_OF_SPANS / SPANS_AT_A_TIME {
+        let due = Duration::from_secs_f64((turn * SPANS_AT_A_TIME) as f64 / SPANS_PER_SECOND as f64);
+        thread::sleep(due.saturating_sub(start.elapsed()));
+        client.write_all(&allocations)?;
+        client.write_all(&frees)?;
+    }
+    let deadline = Instant::now() + EXPORT_TIMEOUT;
+    let (held, lost) = loop {
+        let mut http = server.http()?;
+        let metrics = http.get("/metrics")?;
+        let held = sum(metrics, &["ttmem_otlp_queue_items{signal=\"traces\"}"]);
+        let lost =
+            sum(metrics, &["ttmem_spans_omitted_total{", "ttmem_otlp_dropped_total{signal=\"traces\""]);
+        if held + lost >= AN_HOUR_OF_SPANS as f64 {
+            break (held, lost);
+        }
+        ensure!(Instant::now() < deadline, "of {AN_HOUR_OF_SPANS} spans {held} are held and {lost} lost");
+        thread::sleep(Duration::from_millis(10));
+    };
+    let grown_mb = server.peak_resident_mb()? - before_mb;
+    let figure = |name, value| Figure { name, value };
+    let figures = vec![
+        figure("held_spans", held),
+        figure("dropped_spans", lost),
+        figure("grown_mb", grown_mb),
+        figure("queue_mb", QUEUE_BYTES_DEFAULT / 1e6),
+    ];
+    let subjects = vec![report::Subject { name: server.subject.name().to_owned(), figures }];
+    let bounded = Finding {
+        name: "memory grown / queue's bound",
+        spread: Spread::of(&[grown_mb * 1e6 / QUEUE_BYTES_DEFAULT]),
+        goal: Some(Goal::AtMost(1.5)),
+    };
+    Ok(Report::new(row, subjects, vec![bounded]))
+}
+
+/// The frames of one turn: buffers that are allocated, and their frees.
+fn turn() -> (Vec<u8>, Vec<u8>) {
+    let frames = |kind| -> Vec<u8> {
+        let header = |id| Header { buffer_id: id, size_bytes: 4096, ..Header::request(kind) };
+        let ids = 1..=SPANS_AT_A_TIME;
+        ids.flat_map(|id| encode_request(&header(id), Layout::Bytes144).to_vec()).collect()
+    };
+    (frames(Kind::Alloc), frames(Kind::Free))
 }
 
 /// Waits until so many spans have been exported or lost, and gives both. Spans of the process itself may be among them.

@@ -69,6 +69,11 @@ const ROWS: &[Row] = &[
         measure: exporting::every_buffer,
     },
     Row {
+        name: "spans-away",
+        about: "an hour's spans at the default rate, with a collector that is away",
+        measure: exporting::collector_away,
+    },
+    Row {
         name: "ring-reports",
         about: "8 client processes report through rings, beside 64 frames per send()",
         measure: ring::throughput,
