@@ -1,7 +1,7 @@
-//! Memory that other processes can read: made and sealed here, and mapped by whoever gets its descriptor.
+//! Memory that is shared with other processes: made and sealed here, and mapped by whoever gets its descriptor.
 //!
-//! The idea is that the seals are set when the only writable mapping exists already: from then on nobody, this process included, can
-//! map the memory for writing, write to its file or change its size, so a descriptor can be handed to anybody.
+//! The idea is that what a descriptor is good for is decided by seals, which nobody can undo: never to take the memory away from under a
+//! reader, and for memory that is ours alone to write, set when our own writable mapping exists already, never to write it either.
 
 #![allow(unsafe_code, reason = "mapping memory, and using what is mapped as words, has no safe way")]
 
@@ -49,15 +49,24 @@ impl Drop for Mapping {
     }
 }
 
-/// Memory that this process writes and others can only read.
+/// Memory that this process writes.
 pub struct Shared {
     mapping: Mapping,
     descriptor: OwnedFd,
 }
 
 impl Shared {
-    /// Zeroed memory of that size, a multiple of 8. Pages that nobody writes to cost nothing.
+    /// Zeroed memory of that size, a multiple of 8, that others can only read. Pages that nobody writes to cost nothing.
     pub fn create(name: &str, bytes: usize) -> io::Result<Shared> {
+        Shared::sealed(name, bytes, SealFlags::FUTURE_WRITE)
+    }
+
+    /// The same, but whoever gets its descriptor writes it too.
+    pub fn create_for_both(name: &str, bytes: usize) -> io::Result<Shared> {
+        Shared::sealed(name, bytes, SealFlags::empty())
+    }
+
+    fn sealed(name: &str, bytes: usize, seals: SealFlags) -> io::Result<Shared> {
         let sealable = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         // Kernels before 6.3 do not know of memory that can never be executed, and newer ones may allow no other.
         let descriptor = match memfd_create(name, sealable | MemfdFlags::NOEXEC_SEAL) {
@@ -66,8 +75,7 @@ impl Shared {
         };
         ftruncate(&descriptor, bytes as u64)?;
         let mapping = Mapping::new(descriptor.as_fd(), bytes, ProtFlags::READ | ProtFlags::WRITE)?;
-        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
-        fcntl_add_seals(&descriptor, seals)?;
+        fcntl_add_seals(&descriptor, seals | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         Ok(Shared { mapping, descriptor })
     }
 
@@ -139,6 +147,17 @@ mod tests {
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         assert_eq!(fallocate(descriptor, hole, 0, 4096), Err(Errno::PERM));
         assert_eq!(fcntl_add_seals(descriptor, SealFlags::WRITE), Err(Errno::PERM));
+    }
+
+    #[test]
+    fn memory_for_both_is_written_by_both_and_keeps_its_size() {
+        let shared = Shared::create_for_both("test", BYTES).expect("memory");
+        let theirs =
+            Mapping::new(shared.descriptor(), BYTES, ProtFlags::READ | ProtFlags::WRITE).expect("a mapping");
+        theirs.words()[0].store(7, Relaxed);
+        assert_eq!(shared.words()[0].load(Relaxed), 7);
+        assert_eq!(ftruncate(shared.descriptor(), 0), Err(Errno::PERM));
+        assert_eq!(fcntl_add_seals(shared.descriptor(), SealFlags::WRITE), Err(Errno::PERM));
     }
 
     #[test]

@@ -59,7 +59,7 @@ fn the_memory_cannot_be_taken_away() {
     }
     assert_eq!(fcntl_add_seals(&ring.memory, SealFlags::WRITE), Err(Errno::PERM));
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    assert_eq!(fcntl_get_seals(&ring.memory), Ok(seals));
+    assert!(fcntl_get_seals(&ring.memory).unwrap().contains(seals));
 }
 
 #[test]

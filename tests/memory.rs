@@ -17,10 +17,14 @@ const KEPT: u64 = 100;
 /// What may be resident for each buffer: the design's figure.
 const BYTES_PER_BUFFER_MAX: u64 = 64;
 
+/// What the daemon's data takes; pages of its program come and go with the code that runs.
 fn resident_bytes(daemon: &Daemon) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    let of = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    };
+    of("RssAnon:") + of("RssShmem:")
 }
 
 fn send(connection: &mut Connection, frame: impl Fn(u64) -> Frame, ids: std::ops::Range<u64>) {

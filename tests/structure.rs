@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("monitor", &["wire", "mapping"]),
     // What it publishes lies in the stats pages, whose layout is the protocol's.
     ("registry", &["wire::stats", "wire::Arch", "mapping"]),
-    ("ingest", &["wire", "registry", "config", "clock", "socket", "throttle"]),
+    ("ingest", &["wire", "registry", "config", "clock", "socket", "throttle", "mapping"]),
     ("views", &["registry"]),
     ("analysis", &["registry"]),
     ("sinks", &["registry", "views", "analysis", "config", "clock", "socket", "throttle"]),

@@ -280,6 +280,8 @@ fn a_run_is_a_trace_that_carries_the_sizes_and_the_order_of_the_script() {
         let made = script.ask(command);
         let (size, address) = (made["bytes"].as_u64().unwrap(), made["address"].as_u64().unwrap());
         expected.push((format!("buffer {memory}"), size, format!("{address:#x}")));
+        // The daemon takes its own time when it reads a report: read together, two would have begun together.
+        daemon.wait_for_metrics("the buffer", |metrics| metrics.events("alloc") == expected.len() as f64);
     };
     run(&mut script, r#"{"op":"alloc","name":"weights","memory":"dram","shape":[2048,2048]}"#, "dram");
     run(&mut script, r#"{"op":"alloc","name":"left","memory":"l1","shape":[512,512]}"#, "l1");

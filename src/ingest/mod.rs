@@ -12,7 +12,6 @@ mod containers;
 mod processes;
 
 mod apply;
-mod mapping;
 mod ring;
 mod session;
 mod stream;

@@ -13,16 +13,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
 use ttmem_wire::ring::{self, Consumer, RingError};
 use ttmem_wire::{FrameError, Geometry, Header, RECORD_BYTES};
 
-use super::mapping::Mapping;
 use super::processes::{RingHold, Tracked};
 use super::stream::watch;
+use crate::mapping::Shared;
 
 /// Memory that the rings of one user's processes may take. A process that does not get any goes on with frames.
 const USER_BYTES_MAX: u64 = 1 << 30;
@@ -79,10 +78,9 @@ pub(super) enum RingFault {
 
 /// The reader of one connection's rings.
 pub(super) struct Rings {
-    mapping: Mapping,
+    memory: Shared,
     geometry: Geometry,
     consumers: Vec<Consumer>,
-    memory: OwnedFd,
     wake: AsyncFd<OwnedFd>,
     pace: Pace,
     /// Done when the process has ended.
@@ -126,15 +124,10 @@ impl Rings {
         geometry: Geometry,
     ) -> io::Result<Option<Rings>> {
         let Some(grant) = memory.grant(uid, geometry.bytes()) else { return Ok(None) };
-        let memory = memfd_create("ttmem-rings", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&memory, geometry.bytes())?;
-        // Nobody can take the memory away from under a reader, nor undo this.
-        fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let mapping = Mapping::new(&memory, geometry.words())?;
-        ring::initialise(mapping.words(), geometry);
+        let memory = Shared::create_for_both("ttmem-rings", geometry.words() * size_of::<u64>())?;
+        ring::initialise(memory.words(), geometry);
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Some(Rings {
-            mapping,
             geometry,
             consumers: (0..geometry.rings()).map(|ring| Consumer::new(geometry, ring)).collect(),
             memory,
@@ -153,7 +146,7 @@ impl Rings {
 
     /// What the client gets: the memory, and what wakes the reader.
     pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
-        [self.memory.as_fd(), self.wake.get_ref().as_fd()]
+        [self.memory.descriptor(), self.wake.get_ref().as_fd()]
     }
 
     /// Where the next record stands among the bytes of all records.
@@ -183,7 +176,7 @@ impl Rings {
             // Whatever the count is, and even if there is none: it is looked.
             let _ = rustix::io::read(woken.get_inner(), &mut [0; 8]);
             woken.clear_ready();
-            ring::wake(self.mapping.words());
+            ring::wake(self.memory.words());
             self.pace = Pace::Reading { rests: 0 };
         } else if let Pace::Resting { rests, sleep } = &mut self.pace {
             ready!(sleep.as_mut().poll(task));
@@ -199,7 +192,7 @@ impl Rings {
         let fault = &mut None;
         let copied = &mut self.copied;
         let before = copied.len();
-        let drained = ring::drain(self.mapping.words(), &mut self.consumers, Self::TURN_RECORDS, |record| {
+        let drained = ring::drain(self.memory.words(), &mut self.consumers, Self::TURN_RECORDS, |record| {
             note(record, copied, fault);
         });
         let drained = drained.map_err(RingFault::Ring)?;
@@ -212,7 +205,7 @@ impl Rings {
         let fault = &mut None;
         let copied = &mut self.copied;
         let drained =
-            ring::drain_all(self.mapping.words(), &mut self.consumers, |record| note(record, copied, fault));
+            ring::drain_all(self.memory.words(), &mut self.consumers, |record| note(record, copied, fault));
         let drained = drained.map_err(RingFault::Ring)?;
         fault.take().map_or(Ok(drained.lost), |error| Err(RingFault::Record(error)))
     }
@@ -233,7 +226,7 @@ impl Rings {
             Pace::Reading { rests: 0 }
         } else if rests < RESTS_MAX {
             Pace::Resting { rests: rests + 1, sleep: Box::pin(tokio::time::sleep(REST)) }
-        } else if ring::prepare_sleep(self.mapping.words(), &mut self.consumers).map_err(RingFault::Ring)? {
+        } else if ring::prepare_sleep(self.memory.words(), &mut self.consumers).map_err(RingFault::Ring)? {
             Pace::Asleep
         } else {
             Pace::Reading { rests: 0 }
