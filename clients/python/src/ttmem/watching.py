@@ -1,4 +1,4 @@
-"""Shows what this process holds, while it runs."""
+"""Shows what this process's clients hold, while it runs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Watch:
 
 
 def watch(seconds: float = 1.0, out: TextIO | None = None) -> Watch:
-    """Shows what this process holds on its devices, whenever that has changed, every `seconds`, on standard error if not said.
+    """Shows what the clients of this process hold, whenever that has changed, every `seconds`, on standard error if not said.
 
         with ttmem.watch():
             run(model)
