@@ -38,7 +38,7 @@ pub struct Sources {
     /// Processes that have series of their own, per device.
     processes_max: usize,
     /// A permit for each scrape that may be answered at once.
-    scrapes: Semaphore,
+    scrapes: Arc<Semaphore>,
     /// Who may ask, and how.
     pub web: Web,
     /// What ids are derived from.
@@ -54,7 +54,8 @@ impl Sources {
         web: Web,
         host: Arc<Host>,
     ) -> Sources {
-        Sources { registry, metrics, processes_max, scrapes: Semaphore::new(scrape::SCRAPES_MAX), web, host }
+        let scrapes = Arc::new(Semaphore::new(scrape::SCRAPES_MAX));
+        Sources { registry, metrics, processes_max, scrapes, web, host }
     }
 
     fn access(&self) -> Arc<web::Access> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hyper::header::{CONTENT_ENCODING, HeaderValue, VARY};
 use hyper::{HeaderMap, Request, Response};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::negotiation::{Coding, Format, coding, format};
 use super::pieces::Pieces;
@@ -33,7 +34,8 @@ pub(super) async fn answer<B>(
 ) -> Result<Response<Body>, Problem> {
     let names = names(request.uri().query())?;
     let wait = patience(request.headers())?;
-    let Ok(Ok(_turn)) = tokio::time::timeout(wait, sources.scrapes.acquire()).await else {
+    let turn = Arc::clone(&sources.scrapes).acquire_owned();
+    let Ok(Ok(turn)) = tokio::time::timeout(wait, turn).await else {
         return Err(Problem::unavailable(format!(
             "{SCRAPES_MAX} scrapes are being answered already; scrape less often"
         )));
@@ -41,9 +43,9 @@ pub(super) async fn answer<B>(
     let selection = Selection { names, processes_max: sources.processes_max };
     let (format, coding) = (format(request.headers()), coding(request.headers()));
     let body = match format {
-        Format::Protobuf => body(sources, selection, Protobuf::default(), coding),
+        Format::Protobuf => body(sources, selection, Protobuf::default(), coding, turn),
         Format::Text004 | Format::Text100 | Format::OpenMetrics => {
-            body(sources, selection, Text::new(format.dialect()), coding)
+            body(sources, selection, Text::new(format.dialect()), coding, turn)
         }
     };
     let body = body.map_err(|error| Problem::internal(format!("cannot compress the answer: {error}")))?;
@@ -60,12 +62,14 @@ fn respond(body: Body, format: Format, coding: Coding) -> Response<Body> {
     response
 }
 
-/// The snapshot and the first piece are made at once. A small answer is that piece, and says how long it is.
+/// The snapshot and the first piece are made at once. A small answer is that piece, and says how long it is. A large one keeps the
+/// snapshot, and so its turn, until it has been sent or given up.
 fn body<E: ByteFormat + Send + 'static>(
     sources: &Arc<Sources>,
     selection: Selection,
     to: E,
     coding: Coding,
+    turn: OwnedSemaphorePermit,
 ) -> io::Result<Body> {
     let started_ns = clock::monotonic_ns();
     // What the daemon says of itself first: a reload that it tells of has then been done to what the snapshot shows.
@@ -77,7 +81,10 @@ fn body<E: ByteFormat + Send + 'static>(
     if pieces.is_finished() {
         return Ok(Body::whole(first));
     }
-    Ok(Body::Pieces(Box::new(std::iter::once(Ok(first)).chain(pieces))))
+    let pieces = std::iter::once(Ok(first)).chain(pieces).inspect(move |_| {
+        let _kept_until_then = &turn;
+    });
+    Ok(Body::Pieces(Box::new(pieces)))
 }
 
 impl Sources {
@@ -128,13 +135,33 @@ mod tests {
     use crate::registry::Registry;
     use crate::views::trace::Host;
 
-    #[test]
-    fn a_scrape_whose_turn_does_not_come_in_its_time_is_refused() {
+    fn sources(registry: Registry) -> Arc<Sources> {
         let metrics = DaemonMetrics::new("0.0.0", "none", 0.0).expect("new names");
         let web = Web::load(None).expect("nothing to read");
         let host = Host { name: "h".into(), id: "1".into(), boot_id: "2".into() };
-        let registry = Arc::new(Registry::new(0));
-        let sources = Arc::new(Sources::new(registry, metrics, 1, web, Arc::new(host)));
+        Arc::new(Sources::new(Arc::new(registry), metrics, 1, web, Arc::new(host)))
+    }
+
+    #[test]
+    fn a_large_answer_keeps_its_turn_until_it_has_been_taken() {
+        let registry = Registry::new(0);
+        for device in 0..1000 {
+            registry.device(device);
+        }
+        let sources = sources(registry);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let response = answer(&sources, &Request::new(())).await.expect("a turn is free");
+            assert!(matches!(response.body(), Body::Pieces(_)), "not large enough");
+            assert_eq!(sources.scrapes.available_permits(), SCRAPES_MAX - 1);
+            drop(response);
+            assert_eq!(sources.scrapes.available_permits(), SCRAPES_MAX);
+        });
+    }
+
+    #[test]
+    fn a_scrape_whose_turn_does_not_come_in_its_time_is_refused() {
+        let sources = sources(Registry::new(0));
         let request = Request::builder().header(TIMEOUT_HEADER, "0.1").body(()).expect("a header");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         runtime.block_on(async {
