@@ -189,9 +189,6 @@ mod tests {
     }
 
     #[test]
-    fn either_kind_of_control_group_is_found() {}
-
-    #[test]
     fn this_process_is_found() {
         let arguments = ArgumentsReader::start().expect("a thread");
         let facts = ProcessFacts::read(std::process::id(), &arguments);
