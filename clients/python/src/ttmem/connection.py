@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 
-from .protocol import FRAME_BYTES, Kind, frame, trace_context
+from .protocol import FRAME_BYTES, HELLO_RENEW, HELLO_VERSION, Kind, frame, trace_context
 
 DEFAULT_SOCKET = "/tmp/tt_allocation_server.sock"
 
@@ -28,10 +28,6 @@ PAUSE_SECONDS_MIN = 0.05
 PAUSE_SECONDS_MAX = 1.0
 #: How long a program that ends waits for its last reports.
 EXIT_SECONDS = 0.5
-
-#: What HELLO calls its first version, and the step with which a client says that it tells everything once more.
-_HELLO_VERSION = 1
-_HELLO_RENEW = 2
 
 #: Bytes with which the thread may have been woken since it last looked.
 _WAKES_MAX = 4096
@@ -175,7 +171,7 @@ class Connection:
         if self._must_renew:
             if self._has_told:
                 # The newest of a process counts, by a number that grows.
-                yield frame(Kind.HELLO, device_id=_HELLO_VERSION, buffer_type=_HELLO_RENEW, size=time.monotonic_ns())
+                yield frame(Kind.HELLO, device_id=HELLO_VERSION, buffer_type=HELLO_RENEW, size=time.monotonic_ns())
             yield from self._live()
         if self._lost:
             yield frame(Kind.LOST, size=self._lost)
