@@ -369,7 +369,10 @@ fn a_monitor_reads_what_the_daemon_shares() {
     assert_eq!((&told["devices"][0]["usage_bytes"]["l1"], &told["is_connected"]), (&json!(10), &json!(true)));
     let _directory = daemon.kill();
     let told = program.ask(look);
-    assert_eq!((&told["devices"][0]["usage_bytes"]["l1"], &told["is_connected"]), (&json!(10), &json!(false)));
+    assert_eq!(
+        (&told["devices"][0]["usage_bytes"]["l1"], &told["is_connected"]),
+        (&json!(10), &json!(false))
+    );
 }
 
 #[test]

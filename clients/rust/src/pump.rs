@@ -383,7 +383,7 @@ fn offer(answer: &HelloReply, descriptors: Vec<std::os::fd::OwnedFd>) -> Option<
             _ => {}
         }
     }
-    let mapping = Mapping::new(memory?.as_fd(), geometry.words()).ok()?;
+    let mapping = Mapping::for_both(memory?.as_fd(), geometry.words()).ok()?;
     Some(Lanes::servers(mapping, geometry, wake?))
 }
 
