@@ -207,6 +207,31 @@ fn a_daemon_that_is_killed_and_started_again_is_exact_again() {
 }
 
 #[test]
+fn two_clients_of_a_process_are_both_exact_again() {
+    let daemon = Daemon::start(&[]);
+    let mut program = Program::open(&daemon.socket());
+    program.ask(json!({"op": "open", "socket": daemon.socket()}));
+    program.ask(json!({"op": "allocate", "device": 0, "size": 4096, "type": "DRAM"}));
+    program.ask(json!({"op": "allocate", "device": 0, "size": 100, "type": "DRAM", "client": 1}));
+    // Known to both, as to a library and to the program that uses it.
+    for client in [0, 1] {
+        program.ask(
+            json!({"op": "allocate", "device": 0, "size": 7, "type": "DRAM", "id": 9, "client": client}),
+        );
+    }
+    let is_exact = |metrics: &support::Metrics| metrics.usage(0, "dram") == Some(4203.0);
+    daemon.wait_for_metrics("both clients", is_exact);
+    let daemon = Daemon::start_in(daemon.kill(), &[]);
+    daemon.wait_for_metrics("both clients, told anew", |metrics| {
+        is_exact(metrics) && metrics.events("hello") == 2.0
+    });
+    program.ask(json!({"op": "deallocate", "id": 9, "client": 1}));
+    program.ask(json!({"op": "allocate", "device": 0, "size": 1, "type": "L1", "client": 1}));
+    let metrics = daemon.wait_for_metrics("the free", |metrics| metrics.usage(0, "l1") == Some(1.0));
+    assert_eq!(metrics.usage(0, "dram"), Some(4203.0), "the other has it still");
+}
+
+#[test]
 fn a_daemon_that_stands_still_neither_blocks_nor_loses_what_lives() {
     let daemon = Daemon::start(&[]);
     let mut program = Program::open(&daemon.socket());
