@@ -232,6 +232,22 @@ fn two_clients_of_a_process_are_both_exact_again() {
 }
 
 #[test]
+fn the_trace_of_the_environment_is_told_to_every_daemon() {
+    let trace_id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let mut daemon = Daemon::start(&[]);
+    let traceparent = format!("00-{trace_id}-00f067aa0ba902b7-01");
+    let mut program = Program::start("3.12", &[("TRACEPARENT", &traceparent)]);
+    program.ask(json!({"op": "open", "socket": daemon.socket()}));
+    program.ask(json!({"op": "allocate", "device": 0, "size": 4096, "type": "DRAM"}));
+    for _ in 0..2 {
+        daemon.wait_for_metrics("the buffer", |metrics| metrics.usage(0, "dram") == Some(4096.0));
+        let told = daemon.json(&format!("/api/v1/processes?pid={}", program.pid()));
+        assert_eq!(told["processes"][0]["trace_id"], trace_id);
+        daemon = Daemon::start_in(daemon.kill(), &[]);
+    }
+}
+
+#[test]
 fn a_daemon_that_stands_still_neither_blocks_nor_loses_what_lives() {
     let daemon = Daemon::start(&[]);
     let mut program = Program::open(&daemon.socket());

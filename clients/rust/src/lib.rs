@@ -25,6 +25,7 @@
 
 mod fork;
 mod mapping;
+mod signals;
 mod wake;
 
 mod lanes;
@@ -36,6 +37,7 @@ mod holdings;
 mod pump;
 
 mod client;
+mod watch;
 
 mod monitor;
 
@@ -44,4 +46,5 @@ pub use holdings::{MemoryType, Statistic};
 pub use monitor::{Monitor, MonitorError};
 /// What a [`Monitor`] shows.
 pub use ttmem_wire::stats;
-pub use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, KernelKind};
+pub use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, KernelKind, TraceContext};
+pub use watch::Watch;
