@@ -312,6 +312,16 @@ mod tests {
     }
 
     #[test]
+    fn behind_a_report_that_has_waited_in_vain_nobody_waits() {
+        let shared = shared(Overrun::Wait);
+        shared.set_stuck(true);
+        let begin = Instant::now();
+        (0..20).for_each(|id| allocate(&shared, id));
+        assert!(begin.elapsed() < WAIT_MAX, "not even as long as a single report may");
+        assert_eq!((buffers(&shared), shared.books().lost), (8, 12));
+    }
+
+    #[test]
     fn each_client_has_rings_of_its_own() {
         let clients = [shared(Overrun::Drop), shared(Overrun::Drop)];
         for id in 0..4 {

@@ -141,7 +141,7 @@ mod tests {
         drop(watch);
         let text = paper.text();
         let lines: Vec<&str> = text.lines().rev().take(2).collect();
-        assert_eq!(lines[1], "     3  dram                 0 B    64.0 MiB         0    64.0 MiB");
+        assert_eq!(lines[1], "     3  dram                  0 B    64.0 MiB         0    64.0 MiB");
         assert_eq!(lines[0], "     3  l1                1.5 KiB     1.5 KiB         2      1000 B");
     }
 
