@@ -12,6 +12,7 @@ mod exporting;
 mod growth;
 mod http;
 mod latency;
+mod leaks;
 mod limit;
 mod load;
 mod measure;

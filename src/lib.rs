@@ -15,6 +15,7 @@ pub mod ingest;
 
 pub mod registry;
 
+pub mod analysis;
 pub mod views;
 
 pub mod sinks;

@@ -21,9 +21,11 @@ mod process;
 mod feed;
 mod telling;
 
+mod census;
 mod listing;
 pub mod metrics;
 mod snapshot;
+mod suspicion;
 
 #[cfg(test)]
 mod tests;
@@ -38,6 +40,7 @@ use parking_lot::Mutex;
 use telling::Telling;
 
 pub use cell::{Cell, Counters};
+pub use census::{CENSUS_AGES, CensusClass, Held, SizeClass, census_age_ns};
 pub use container::{Container, ContainerMemory, ContainerNames, ContainerSnapshot};
 pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Untracked, UntrackedProcess};
 pub use events::{ConnectionLayout, Event, EventCounters, EventSnapshot, Loss, Omission, Rejection};
@@ -53,6 +56,7 @@ pub use process::{Identity, Process, ProcessInfo, Rendering, Source, TraceContex
 pub use snapshot::{
     DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot, Time,
 };
+pub use suspicion::{SUSPECTED_SCORE, Suspicion};
 pub use telling::{
     BurstAllocated, BurstHeld, BurstPart, End, FeedPolicy, ORPHANS_TOLD_MAX, Orphans, Release,
 };
