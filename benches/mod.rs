@@ -126,6 +126,11 @@ const ROWS: &[Row] = &[
         measure: resident::memory,
     },
     Row {
+        name: "leaks",
+        about: "simulated processes with and without leaks: when are they suspected?",
+        measure: leaks::detection,
+    },
+    Row {
         name: "growth-clients",
         about: "one process after the other reports, one frame per send()",
         measure: growth::clients,

@@ -68,11 +68,14 @@ pub struct Fit {
 pub fn fits(size_bytes: u64, room: &Room) -> Fit {
     let needed_bytes = needed_bytes(size_bytes, room.banks);
     let free = |usage_bytes: u64| room.limit_bytes.map(|limit| limit.saturating_sub(usage_bytes));
-    let (free_bytes, free_at_peak_bytes) = (free(room.usage_bytes), free(room.peak_bytes.max(room.usage_bytes)));
+    let (free_bytes, free_at_peak_bytes) =
+        (free(room.usage_bytes), free(room.peak_bytes.max(room.usage_bytes)));
     let verdict = |free: Option<u64>| match free {
         None => Verdict::Unknown,
         Some(free) if free < needed_bytes => Verdict::Full,
-        Some(_) if room.largest_free_block_bytes.is_some_and(|block| block < needed_bytes) => Verdict::Fragmented,
+        Some(_) if room.largest_free_block_bytes.is_some_and(|block| block < needed_bytes) => {
+            Verdict::Fragmented
+        }
         Some(_) => Verdict::Fits,
     };
     let (now, at_peak) = (verdict(free_bytes), verdict(free_at_peak_bytes));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::track::{Growth, Survivors, Track};
 use crate::registry::{
-    CENSUS_AGES, CensusClass, Held, MemoryType, Process, ProcessMemory, SUSPECTED_SCORE, SizeClass, Suspicion,
-    census_age_ns,
+    CENSUS_AGES, CensusClass, Held, MemoryType, Process, ProcessMemory, SUSPECTED_SCORE, SizeClass,
+    Suspicion, census_age_ns,
 };
 
 /// Groups of buffers that are followed at once: about 2 KiB each when they are old. Those that hold most come first.
@@ -99,8 +99,7 @@ impl Detector {
         now_ns: u64,
     ) -> Suspicion {
         let score = growth.score();
-        let since_ns =
-            (score >= SUSPECTED_SCORE).then(|| *self.suspected.entry(place).or_insert(now_ns));
+        let since_ns = (score >= SUSPECTED_SCORE).then(|| *self.suspected.entry(place).or_insert(now_ns));
         Suspicion {
             process: Arc::clone(process),
             device: place.device,

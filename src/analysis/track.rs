@@ -1,4 +1,4 @@
-//! One group of buffers, followed through time: does that of it which is held for long keep growing?
+//! Follows one group of buffers through time: it looks like a leak while that of it which is held for long keeps growing.
 //!
 //! The idea is to look at survivors alone, on several scales of time at once. What is older than a scale's age counts on that scale, so
 //! work in progress does not, whatever its amount. A leak adds survivors in one window after the other, and all that it adds stays. A
@@ -141,9 +141,10 @@ impl Scale {
         if !self.is_complete() {
             return;
         }
-        let steps = self.edges.windows(2).map(|pair| {
-            units(seen, pair[1].survivors) as f64 - units(seen, pair[0].survivors) as f64
-        });
+        let steps = self
+            .edges
+            .windows(2)
+            .map(|pair| units(seen, pair[1].survivors) as f64 - units(seen, pair[0].survivors) as f64);
         let steps: Vec<f64> = steps.collect();
         let sum = steps.iter().sum::<f64>();
         let is_step = steps.iter().any(|step| *step > STEP_MAX * sum);
@@ -239,7 +240,8 @@ impl Track {
         (first..self.scales.len()).rev().find_map(|number| {
             let growth = self.scales[number].growth?;
             let mut witnesses = number.saturating_sub(WITNESSES)..number;
-            (!witnesses.any(|witness| self.scales[witness].contradicts(witness, seen, &growth))).then_some(growth)
+            (!witnesses.any(|witness| self.scales[witness].contradicts(witness, seen, &growth)))
+                .then_some(growth)
         })
     }
 }

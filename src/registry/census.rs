@@ -165,7 +165,10 @@ mod tests {
         registry.batch(&process, 0).allocate(1, MemoryType::L1, 1, 64).expect("there is room");
         let classes = process.census(10 * MINUTE_NS);
         let [dram, l1] = &classes[..] else { panic!("{classes:?}") };
-        assert_eq!((dram.device, dram.memory_type, dram.size_class.first_bytes()), (0, MemoryType::Dram, 2048));
+        assert_eq!(
+            (dram.device, dram.memory_type, dram.size_class.first_bytes()),
+            (0, MemoryType::Dram, 2048)
+        );
         assert_eq!(dram.held, Held { buffers: 10_000, bytes: 30_000_000 });
         let older: Vec<u64> = dram.older.iter().map(|held| held.buffers / 1000).collect();
         assert_eq!(older, [10, 9, 7, 3, 0, 0, 0, 0, 0, 0, 0, 0], "at least 1, 2, 4 and 8 minutes old");

@@ -83,6 +83,7 @@ pub struct Registry {
     /// Whom to tell, and of what.
     feed: Option<(Feed, FeedPolicy)>,
     exemplars: ArcSwap<Exemplars>,
+    suspicions: ArcSwap<Vec<Suspicion>>,
     started_ns: u64,
     pages: Option<Pages>,
 }
@@ -108,6 +109,7 @@ impl Registry {
             events: EventCounters::default(),
             feed: None,
             exemplars: ArcSwap::default(),
+            suspicions: ArcSwap::default(),
             started_ns,
             pages,
         }
@@ -292,6 +294,17 @@ impl Registry {
             }
             exemplars
         });
+    }
+
+    /// Replaces what is suspected of leaking, the surest first, and tells of what was not suspected before.
+    pub fn suspect(&self, suspicions: Vec<Suspicion>) {
+        let before = self.suspicions.swap(Arc::new(suspicions.clone()));
+        for suspicion in suspicions.into_iter().filter(Suspicion::is_suspected) {
+            let is_known = before.iter().any(|known| known.is_suspected() && known.is_about_same(&suspicion));
+            if !is_known {
+                self.tell(|| Occurrence::LeakSuspected(Box::new(suspicion)));
+            }
+        }
     }
 
     fn event_snapshot(&self) -> EventSnapshot {

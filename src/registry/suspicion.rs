@@ -36,6 +36,13 @@ impl Suspicion {
         self.since_ns.is_some()
     }
 
+    /// Whether another one is about the same memory.
+    pub(super) fn is_about_same(&self, other: &Suspicion) -> bool {
+        let place =
+            |suspicion: &Suspicion| (suspicion.process.serial(), suspicion.device, suspicion.memory_type);
+        place(self) == place(other)
+    }
+
     /// How fast it grows.
     pub fn bytes_per_second(&self) -> f64 {
         self.growth.bytes as f64 / (self.growth_ns as f64 / 1e9)
