@@ -1,6 +1,7 @@
 //! What a program uses: a client, its options, and one call per report.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::{
@@ -267,6 +268,8 @@ impl Drop for Root {
 /// Everything that the threads, the background thread and the clients of this process share.
 pub(crate) struct Shared {
     id: u64,
+    /// What the server tells this client from others of the process by.
+    identity: u64,
     generation: u64,
     options: Options,
     board: Board,
@@ -291,6 +294,7 @@ impl Shared {
         let (lanes, _) = board.current();
         Some(Arc::new(Shared {
             id: IDS.fetch_add(1, Relaxed),
+            identity: new_identity(),
             generation: fork::generation(),
             options,
             board,
@@ -308,6 +312,10 @@ impl Shared {
     #[inline]
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    pub(crate) fn identity(&self) -> u64 {
+        self.identity
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -388,6 +396,11 @@ impl Shared {
             let _ = unsafe { libc::close(socket) };
         }
     }
+}
+
+/// A number that no other client of this process has, be it of another copy of this library: random, and never 0.
+fn new_identity() -> u64 {
+    RandomState::new().build_hasher().finish() | 1
 }
 
 fn geometry(options: &Options) -> Geometry {
