@@ -555,8 +555,10 @@ fn the_thread_sanitizer_has_nothing_to_say() {
     let daemon = Daemon::start(&[]);
     let prefix = Prefix::install();
     let program = prefix.compile("cpp_program.cpp", &["-O1", "-g", "-fsanitize=thread"]);
+    let suppressions = format!("suppressions={}", prefix.0.join("share/ttmem/tsan.supp").display());
     // It knows where a process lies without randomisation. A fork of several threads is more than it follows.
     let mut command = Command::new("setarch");
+    command.env("TSAN_OPTIONS", suppressions);
     let mut program = Program::run(command.arg("-R").arg(program));
     lives_and_dies(&mut program, &daemon);
     program.finish();
