@@ -56,11 +56,13 @@ const RUST_FOLDERS: &[&str] = &[
     "wire/fuzz/fuzz_targets",
     "clients/rust/src",
     "clients/preload/src",
+    "clients/c/src",
 ];
 /// What the clients depend on: they are parts of other people's programs.
 const CLIENT_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("clients/rust", &["ttmem-wire", "libc"]),
     ("clients/preload", &["ttmem-client", "ttmem-wire", "libc"]),
+    ("clients/c", &["ttmem-client", "ttmem-wire"]),
 ];
 /// Folders in which nothing is ours, or nothing is text.
 const FOREIGN_FOLDERS: &[&str] = &[".git", "target", "corpus", "node_modules", "__pycache__"];
