@@ -27,6 +27,8 @@ const RINGS: u32 = 64;
 const RECORDS: u32 = 4096;
 /// How often [`Client::flush`] looks.
 const FLUSH_INTERVAL: Duration = Duration::from_micros(200);
+/// How long [`Client::device_closed`] waits for a server without rings to take what was reported before. Nobody closes a device often.
+const CLOSING_WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// What happens to a report when its ring is full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -138,6 +140,21 @@ impl Client {
             buffer_id,
             ..Header::request(Kind::Free)
         });
+    }
+
+    /// A device is about to be closed: everything that this process holds on it, by its own reports, goes with it.
+    pub fn device_closed(&self, device: u16) {
+        let Some(shared) = self.root.known() else { return };
+        let begin = Instant::now();
+        let reports = loop {
+            let mut books = shared.books();
+            if books.catch_up() || begin.elapsed() > CLOSING_WAIT_MAX {
+                break books.holdings.closing(i32::from(device));
+            }
+            drop(books);
+            std::thread::sleep(FLUSH_INTERVAL);
+        };
+        reports.iter().for_each(|header| self.report(header));
     }
 
     /// A circular buffer was placed in L1.
