@@ -3,7 +3,6 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed,
@@ -12,64 +11,20 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, Geometry, Header, KernelKind, Kind, TraceContext};
+use ttmem_wire::{BufferType, Geometry, Header, KernelKind, Kind, TraceContext};
 
 use crate::books::Books;
 use crate::holdings::{Statistic, buffer_type_byte};
 use crate::lanes::{Board, Lanes};
+use crate::options::{Options, Overrun};
 use crate::wake::Wake;
 use crate::watch::Watch;
 use crate::{fork, pump, thread_lane};
 
-/// Rings, as many as a server gives.
-const RINGS: u32 = 64;
-/// Records of a ring: 192 KiB, which stay in a core's cache.
-const RECORDS: u32 = 4096;
 /// How often [`Client::flush`] looks.
 const FLUSH_INTERVAL: Duration = Duration::from_micros(200);
 /// How long [`Client::device_closed`] waits for a server without rings to take what was reported before. Nobody closes a device often.
 const CLOSING_WAIT_MAX: Duration = Duration::from_millis(250);
-
-/// What happens to a report when its ring is full.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Overrun {
-    /// It waits, for two seconds at most if nothing moves. After 250 ms the server is given up; it hears everything when it is back.
-    #[default]
-    Wait,
-    /// It is dropped and counted.
-    Drop,
-}
-
-/// How a [`Client`] works. The default is right for most programs.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where the server listens. By default what TTMEM_SOCKET says, or else [`DEFAULT_SOCKET_PATH`].
-    pub socket: PathBuf,
-    /// What happens to a report when its ring is full.
-    pub overrun: Overrun,
-    /// Whether the server is asked for rings in shared memory.
-    pub uses_rings: bool,
-    /// How many rings there are, up to 64. Each thread has its own, until only one is left, which all further threads share.
-    pub rings: u32,
-    /// How many records the ring of a thread holds; the nearest power of two below is taken.
-    pub ring_records: u32,
-    /// The trace that the program runs in. By default what TRACEPARENT says, if that is a valid `traceparent`.
-    pub trace: Option<TraceContext>,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        let socket = std::env::var_os("TTMEM_SOCKET").filter(|path| !path.is_empty());
-        Options {
-            socket: socket.map_or_else(|| PathBuf::from(DEFAULT_SOCKET_PATH), PathBuf::from),
-            overrun: Overrun::default(),
-            uses_rings: true,
-            rings: RINGS,
-            ring_records: RECORDS,
-            trace: std::env::var("TRACEPARENT").ok().and_then(|text| TraceContext::parse(&text)),
-        }
-    }
-}
 
 /// Reports what this process holds. One is enough for a process; it may be used from any thread, and cloned.
 ///

@@ -28,6 +28,8 @@ mod mapping;
 mod signals;
 mod wake;
 
+mod options;
+
 mod lanes;
 mod thread_lane;
 
@@ -41,9 +43,10 @@ mod watch;
 
 mod monitor;
 
-pub use client::{Client, Options, Overrun};
+pub use client::Client;
 pub use holdings::{MemoryType, Statistic};
 pub use monitor::{Monitor, MonitorError};
+pub use options::{Options, Overrun};
 /// What a [`Monitor`] shows.
 pub use ttmem_wire::stats;
 pub use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, KernelKind, TraceContext};

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use ttmem_wire::ring::{Producer, count_lost, wants_wake};
 use ttmem_wire::{Header, Record};
 
-use crate::client::{Overrun, Shared};
+use crate::client::Shared;
 use crate::fork;
 use crate::lanes::Lanes;
+use crate::options::Overrun;
 
 /// How long the readers may stand still before the server is given up; the list of what is held makes room then.
 const STALL_AFTER: Duration = Duration::from_millis(250);
@@ -246,7 +247,7 @@ mod tests {
     use ttmem_wire::Kind;
 
     use super::*;
-    use crate::client::Options;
+    use crate::options::Options;
 
     /// More than there are rings.
     const THREADS: u64 = 6;

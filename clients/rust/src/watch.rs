@@ -107,7 +107,7 @@ mod tests {
     use ttmem_wire::BufferType;
 
     use super::*;
-    use crate::client::Options;
+    use crate::options::Options;
 
     /// What was written, to be read while it is.
     #[derive(Clone, Default)]
