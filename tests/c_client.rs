@@ -481,6 +481,38 @@ fn cmake_finds_the_library_and_builds_the_examples() {
     assert_nothing_amiss(&daemon.metrics());
 }
 
+#[test]
+fn the_debian_packages_are_sound_and_programs_build_with_them() {
+    let (packages, root) = (Directory::new(), Directory::new());
+    let mut build = Command::new(repository().join("packaging/build-libttmem-deb"));
+    let paths = text(succeeds(build.arg(packages.path()).arg(built())));
+    let paths: Vec<&str> = paths.lines().collect();
+    assert_eq!(paths.len(), 2, "{paths:?}");
+    for path in &paths {
+        let mut lintian = Command::new("lintian");
+        let told = text(succeeds(lintian.args(["--allow-root", "--fail-on", "error,warning,info", path])));
+        assert_eq!(told, "");
+        succeeds(Command::new("dpkg-deb").arg("-x").arg(path).arg(root.path()));
+    }
+    assert!(paths[0].contains("/libttmem0_") && paths[1].contains("/libttmem-dev_"), "{paths:?}");
+    let library = text(succeeds(Command::new("dpkg-deb").args(["-c", paths[0]])));
+    for needless in ["/include", "libttmem.so ", "libttmem.a"] {
+        assert!(!library.contains(needless), "a program needs no {needless} to run: {library}");
+    }
+    let folder = text(succeeds(Command::new("dpkg-architecture").arg("-qDEB_HOST_MULTIARCH")));
+    let folder = root.join("usr/lib").join(folder);
+    let mut flags = Command::new("pkg-config");
+    flags.env("PKG_CONFIG_PATH", folder.join("pkgconfig")).env("PKG_CONFIG_SYSROOT_DIR", root.path());
+    let flags = text(succeeds(flags.args(["--cflags", "--libs", "ttmem"])));
+    let program = root.join("program");
+    let mut compile = Command::new("gcc");
+    compile.arg("-std=c11").arg("-o").arg(&program).arg(peers().join("c_program.c"));
+    succeeds(compile.args(flags.split_whitespace()));
+    let mut program = Program::start(&program, &[("LD_LIBRARY_PATH", folder.to_str().unwrap())]);
+    program.does(&format!("open {}", root.join("socket").display()));
+    program.finish();
+}
+
 /// What a C++ program does, alone and under the sanitizers.
 fn lives_and_dies(program: &mut Program, daemon: &Daemon) {
     let peer = &mut program.peer;
