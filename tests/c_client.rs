@@ -564,7 +564,8 @@ fn forks(program: &mut Program, daemon: &Daemon) {
 #[test]
 fn a_cpp_program_reports() {
     let daemon = Daemon::start(&[]);
-    let mut program = Program::start(&Prefix::install().compile("cpp_program.cpp", &["-O2"]), &[]);
+    let prefix = Prefix::install();
+    let mut program = Program::start(&prefix.compile("cpp_program.cpp", &["-O2"]), &[]);
     lives_and_dies(&mut program, &daemon);
     forks(&mut program, &daemon);
     program.finish();
