@@ -3,10 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use ttmem_client::Monitor;
 use ttmem_wire::Arch;
 use ttmem_wire::stats::{DeviceFigures, Figure, HolderFigures, MEMORY_TYPE_NAMES, Text};
 
-use crate::monitor::Monitor;
 use crate::views::json::{Device, DeviceMemory, DeviceReported, Devices, HeldMemory, Process, Untracked};
 
 /// The last of [`MEMORY_TYPE_NAMES`] is the host's memory.

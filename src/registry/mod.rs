@@ -9,6 +9,7 @@ mod exemplars;
 mod histogram;
 
 mod buffers;
+mod by_size;
 mod cell;
 mod container;
 mod device;
@@ -17,6 +18,7 @@ mod kernel;
 mod ledger;
 mod page;
 mod process;
+mod reporter;
 
 mod feed;
 mod telling;
@@ -50,6 +52,7 @@ pub use listing::{BufferFilter, BufferPage, BufferSnapshot, Cursor};
 pub use memory_type::MemoryType;
 pub use page::{HOLDERS_MAX, Page, Pages};
 pub use process::{Identity, Process, ProcessInfo, Rendering, Source, TraceContext};
+pub use reporter::Reporter;
 pub use snapshot::{
     DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot, Time,
 };

@@ -1,6 +1,8 @@
 //! What a program uses: a client, its options, and one call per report.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::{
@@ -10,12 +12,13 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, Geometry, Header, KernelKind, Kind};
+use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, Geometry, Header, KernelKind, Kind, TraceContext};
 
 use crate::books::Books;
 use crate::holdings::{Statistic, buffer_type_byte};
 use crate::lanes::{Board, Lanes};
 use crate::wake::Wake;
+use crate::watch::Watch;
 use crate::{fork, pump, thread_lane};
 
 /// Rings, as many as a server gives.
@@ -50,6 +53,8 @@ pub struct Options {
     pub rings: u32,
     /// How many records the ring of a thread holds; the nearest power of two below is taken.
     pub ring_records: u32,
+    /// The trace that the program runs in. By default what TRACEPARENT says, if that is a valid `traceparent`.
+    pub trace: Option<TraceContext>,
 }
 
 impl Default for Options {
@@ -61,14 +66,18 @@ impl Default for Options {
             uses_rings: true,
             rings: RINGS,
             ring_records: RECORDS,
+            trace: std::env::var("TRACEPARENT").ok().and_then(|text| TraceContext::parse(&text)),
         }
     }
 }
 
 /// Reports what this process holds. One is enough for a process; it may be used from any thread, and cloned.
 ///
-/// A fork of the process begins with nothing held and a connection of its own. When the last clone is dropped, what has been reported is
-/// still sent.
+/// A fork of the process begins with nothing held and a connection of its own. When the last clone is dropped, nothing waits: a thread sends
+/// what has been reported, for half a second at most, and ends.
+///
+/// Reports may come from anywhere but a signal handler, which may have interrupted a report: from destructors of thread-local values and from
+/// `atexit` handlers as well.
 #[derive(Clone)]
 pub struct Client {
     root: Arc<Root>,
@@ -95,7 +104,13 @@ impl Client {
     /// A client with options of its own.
     pub fn with_options(options: Options) -> Client {
         fork::watch();
-        Client { root: Arc::new(Root { options, current: AtomicPtr::new(ptr::null_mut()) }) }
+        Client {
+            root: Arc::new(Root {
+                options,
+                current: AtomicPtr::new(ptr::null_mut()),
+                lost: AtomicU64::new(0),
+            }),
+        }
     }
 
     /// A buffer was allocated; to be reported after it was. The id is unique among the live buffers of the device.
@@ -185,12 +200,24 @@ impl Client {
         });
     }
 
+    /// This process belongs to that trace: its spans become children of the one that is named. The first who says so is heard; once the
+    /// server has made a span of the process, nobody is. [`Options::trace`] is told by itself.
+    pub fn trace_context(&self, context: TraceContext) {
+        self.report(&context.encode());
+    }
+
     /// What this process holds and has held, by its own reports; no server is asked.
     pub fn statistics(&self) -> Vec<Statistic> {
         let Some(shared) = self.root.known() else { return Vec::new() };
         let mut books = shared.books();
         books.catch_up();
         books.holdings.statistics()
+    }
+
+    /// Shows what this process holds, by its own reports, whenever that has changed: at once, at every interval, and at the end. A thread
+    /// of its own does it, until the [`Watch`] is dropped. It fails if there is no such thread to be had.
+    pub fn watch(&self, interval: Duration, output: impl Write + Send + 'static) -> io::Result<Watch> {
+        Watch::start(self.clone(), interval, output)
     }
 
     /// Waits until the server has taken all that was reported before, and says whether it has in time.
@@ -210,8 +237,9 @@ impl Client {
 
     #[inline]
     fn report(&self, header: &Header) {
-        if let Some(shared) = self.root.shared() {
-            thread_lane::report(shared, header);
+        match self.root.shared() {
+            Some(shared) => thread_lane::report(shared, header),
+            None => self.root.lose(),
         }
     }
 }
@@ -225,6 +253,8 @@ struct Root {
     options: Options,
     /// A leaked `Box<Arc<Shared>>`, or null before the first report. A fork leaks its parent's: nobody can tell what state its locks are in.
     current: AtomicPtr<Arc<Shared>>,
+    /// Reports from before the system had what the first one needs.
+    lost: AtomicU64,
 }
 
 impl Root {
@@ -247,6 +277,11 @@ impl Root {
     }
 
     #[cold]
+    fn lose(&self) {
+        self.lost.fetch_add(1, Relaxed);
+    }
+
+    #[cold]
     fn start(&self) -> Option<&Arc<Shared>> {
         let parents = self.current.load(Acquire);
         let new = Box::into_raw(Box::new(Shared::new(self.options.clone())?));
@@ -258,6 +293,9 @@ impl Root {
                 }
                 // SAFETY: we have just made it, and it is freed by nobody but our own drop.
                 let shared = unsafe { &*new };
+                if parents.is_null() {
+                    shared.lose(self.lost.swap(0, Relaxed));
+                }
                 pump::start(shared);
                 Some(shared)
             }
@@ -284,6 +322,8 @@ impl Drop for Root {
 /// Everything that the threads, the background thread and the clients of this process share.
 pub(crate) struct Shared {
     id: u64,
+    /// What the server tells this client from others of the process by.
+    identity: u64,
     generation: u64,
     options: Options,
     board: Board,
@@ -293,6 +333,8 @@ pub(crate) struct Shared {
     /// The connection's descriptor, for a fork to close; -1 if there is none.
     pub(crate) socket: AtomicI32,
     is_running: AtomicBool,
+    /// Whether a report has waited for the background thread in vain.
+    is_stuck: AtomicBool,
     is_closed: AtomicBool,
     lost: AtomicU64,
     pub(crate) flush_wanted: AtomicU64,
@@ -306,15 +348,21 @@ impl Shared {
         let wake = Arc::new(Wake::new().ok()?);
         let board = Board::new(Lanes::own(geometry(&options), Arc::clone(&wake)));
         let (lanes, _) = board.current();
+        let mut books = Books::new(lanes);
+        if let Some(trace) = &options.trace {
+            books.holdings.apply(&trace.encode());
+        }
         Some(Arc::new(Shared {
             id: IDS.fetch_add(1, Relaxed),
+            identity: new_identity(),
             generation: fork::generation(),
             options,
             board,
-            books: Mutex::new(Books::new(lanes)),
+            books: Mutex::new(books),
             wake,
             socket: AtomicI32::new(-1),
             is_running: AtomicBool::new(true),
+            is_stuck: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             flush_wanted: AtomicU64::new(0),
@@ -325,6 +373,10 @@ impl Shared {
     #[inline]
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    pub(crate) fn identity(&self) -> u64 {
+        self.identity
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -377,6 +429,15 @@ impl Shared {
         self.lost.swap(0, Relaxed)
     }
 
+    /// Whether nobody is to wait for the background thread any more.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.is_stuck.load(Relaxed)
+    }
+
+    pub(crate) fn set_stuck(&self, is_stuck: bool) {
+        self.is_stuck.store(is_stuck, Relaxed);
+    }
+
     /// Whether the background thread runs.
     pub(crate) fn is_running(&self) -> bool {
         self.is_running.load(Acquire)
@@ -405,6 +466,11 @@ impl Shared {
             let _ = unsafe { libc::close(socket) };
         }
     }
+}
+
+/// A number that no other client of this process has, be it of another copy of this library: random, and never 0.
+fn new_identity() -> u64 {
+    RandomState::new().build_hasher().finish() | 1
 }
 
 fn geometry(options: &Options) -> Geometry {

@@ -40,6 +40,19 @@ impl MemoryType {
         MemoryType::Kernel,
     ];
 
+    /// Its name, as in the `memory_type` label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            MemoryType::Dram => "dram",
+            MemoryType::L1 => "l1",
+            MemoryType::L1Small => "l1_small",
+            MemoryType::Trace => "trace",
+            MemoryType::SystemMemory => "system_memory",
+            MemoryType::CircularBuffer => "cb",
+            MemoryType::Kernel => "kernel",
+        }
+    }
+
     fn of(buffer_type: BufferType) -> MemoryType {
         match buffer_type {
             BufferType::Dram => MemoryType::Dram,
@@ -109,6 +122,8 @@ pub(crate) struct Holdings {
     /// Circular buffers and kernels, which sizes alone tell: by device, message that adds one, and kind of kernel.
     by_size: HashMap<(i32, u8, u8), (u64, u64)>,
     cells: Vec<Statistic>,
+    /// The last TRACE_CONTEXT.
+    trace: Option<Header>,
 }
 
 impl Holdings {
@@ -121,8 +136,14 @@ impl Holdings {
             Kind::CbFree => self.give_back(header, Kind::CbAlloc, 0),
             Kind::KernelLoad => self.take(header, Kind::KernelLoad, header.buffer_type),
             Kind::KernelUnload => self.give_back(header, Kind::KernelLoad, header.buffer_type),
+            Kind::TraceContext => self.trace = Some(*header),
             _ => {}
         }
+    }
+
+    /// What a server is to be told first: whose trace this process belongs to.
+    pub(crate) fn trace(&self) -> Option<Header> {
+        self.trace
     }
 
     /// The reports from which a server learns all of it.

@@ -25,6 +25,7 @@
 
 mod fork;
 mod mapping;
+mod signals;
 mod wake;
 
 mod lanes;
@@ -36,7 +37,14 @@ mod holdings;
 mod pump;
 
 mod client;
+mod watch;
+
+mod monitor;
 
 pub use client::{Client, Options, Overrun};
 pub use holdings::{MemoryType, Statistic};
-pub use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, KernelKind};
+pub use monitor::{Monitor, MonitorError};
+/// What a [`Monitor`] shows.
+pub use ttmem_wire::stats;
+pub use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, KernelKind, TraceContext};
+pub use watch::Watch;

@@ -17,6 +17,7 @@ use crate::client::Shared;
 use crate::connection::{Connection, Incoming};
 use crate::lanes::Lanes;
 use crate::mapping::Mapping;
+use crate::signals::Blocked;
 use crate::wake::Wake;
 
 /// Between two attempts to connect. A server that is there and does not move is tried less and less often, because each attempt may hold
@@ -36,7 +37,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Starts the thread. Without it, reports are counted as lost.
 pub(crate) fn start(shared: &Arc<Shared>) {
     let own = Arc::clone(shared);
-    let signals = Signals::block();
+    let signals = Blocked::all();
     let started = std::thread::Builder::new().name("ttmem-client".into()).spawn(move || {
         Pump::new(&own).run();
         own.stopped();
@@ -44,28 +45,6 @@ pub(crate) fn start(shared: &Arc<Shared>) {
     drop(signals);
     if started.is_err() {
         shared.stopped();
-    }
-}
-
-/// While it lives, this thread and the ones that it starts take no signals: those are the program's.
-struct Signals(libc::sigset_t);
-
-impl Signals {
-    fn block() -> Signals {
-        // SAFETY: any bytes are a signal set, which the calls fill in before they are used; the pointers outlive the calls.
-        unsafe {
-            let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
-            libc::sigfillset(&raw mut all);
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-            Signals(before)
-        }
-    }
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        // SAFETY: the set is the one that was in force before, and outlives the call.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
     }
 }
 
@@ -122,6 +101,7 @@ impl<'a> Pump<'a> {
         let mut closing = None;
         loop {
             let flush_wanted = self.shared.flush_wanted.load(Acquire);
+            self.shared.set_stuck(false);
             if self.shared.board().is_stalled.swap(false, AcqRel) && self.link.is_some() {
                 self.give_up();
             }
@@ -236,7 +216,8 @@ impl<'a> Pump<'a> {
         }
         let geometry = self.shared.geometry();
         let features = if self.shared.options().uses_rings { Features::RINGS } else { Features::default() };
-        let ask = Hello::Ask { features, rings: geometry.rings(), records: geometry.records() };
+        let (rings, records) = (geometry.rings(), geometry.records());
+        let ask = Hello::Ask { features, rings, records, client: self.shared.identity() };
         let frame = ttmem_wire::encode_request(&ask.header(), ttmem_wire::Layout::Bytes144);
         if let Some(link) = &self.link
             && !link.connection.send(&frame).is_ok_and(|sent| sent == frame.len())
@@ -274,9 +255,13 @@ impl<'a> Pump<'a> {
         // The same server as before knows what this process held when the connection broke, and cannot know what it freed since. One
         // that does not answer may be the same.
         if self.instance.is_some() && (instance.is_none() || instance == self.instance) {
-            books.send(&Hello::Renew { number: monotonic_ns() }.header());
+            books.send(&Hello::Renew { number: monotonic_ns(), client: self.shared.identity() }.header());
         }
         self.instance = instance.or(self.instance);
+        // First, because it is refused behind the first span. One that has closed the connection for a HELLO would for this.
+        if let Some(trace) = books.holdings.trace().filter(|_| link.has_asked) {
+            books.send(&trace);
+        }
         books.replay();
     }
 
@@ -364,7 +349,7 @@ impl<'a> Pump<'a> {
     }
 }
 
-/// A number that grows, for whatever else in this process renews itself as well.
+/// A number that grows from one renewal to the next.
 fn monotonic_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes to `time`, which outlives the call. The clock always exists.
@@ -383,7 +368,7 @@ fn offer(answer: &HelloReply, descriptors: Vec<std::os::fd::OwnedFd>) -> Option<
             _ => {}
         }
     }
-    let mapping = Mapping::new(memory?.as_fd(), geometry.words()).ok()?;
+    let mapping = Mapping::for_both(memory?.as_fd(), geometry.words()).ok()?;
     Some(Lanes::servers(mapping, geometry, wake?))
 }
 

@@ -13,7 +13,8 @@ use crate::lanes::Lanes;
 
 /// How long the readers may stand still before the server is given up; the list of what is held makes room then.
 const STALL_AFTER: Duration = Duration::from_millis(250);
-/// How long a report waits for readers that stand still. After that our own thread does not run either, and it is lost, and counted.
+/// How long a report waits for readers that stand still. After that our own thread does not run either, and it is lost, and counted, and
+/// so are those that find no room until the thread runs again.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 /// So often a thread that waits only gives up the processor. Then it wakes the readers and sleeps, longer and longer, because those who
 /// wait must not keep the readers from running.
@@ -147,7 +148,11 @@ impl ThreadLane {
                 since = Instant::now();
             }
             let waited = since.elapsed();
-            if shared.overrun() == Overrun::Drop || waited > WAIT_MAX || !shared.is_running() {
+            if waited > WAIT_MAX {
+                // The reports behind this one do not wait as well.
+                shared.set_stuck(true);
+            }
+            if shared.overrun() == Overrun::Drop || shared.is_stuck() || !shared.is_running() {
                 return self.lose(shared);
             }
             if waited > STALL_AFTER {
@@ -304,6 +309,16 @@ mod tests {
         (0..20).for_each(|id| allocate(&shared, id));
         assert_eq!(buffers(&shared), 8);
         assert_eq!(shared.books().lost, 12);
+    }
+
+    #[test]
+    fn behind_a_report_that_has_waited_in_vain_nobody_waits() {
+        let shared = shared(Overrun::Wait);
+        shared.set_stuck(true);
+        let begin = Instant::now();
+        (0..20).for_each(|id| allocate(&shared, id));
+        assert!(begin.elapsed() < WAIT_MAX, "not even as long as a single report may");
+        assert_eq!((buffers(&shared), shared.books().lost), (8, 12));
     }
 
     #[test]
