@@ -60,6 +60,7 @@ const RUST_FOLDERS: &[&str] = &[
     "clients/rust/src",
     "clients/preload/src",
     "clients/c/src",
+    "clients/c/benches",
 ];
 /// What the clients depend on: they are parts of other people's programs.
 const CLIENT_DEPENDENCIES: &[(&str, &[&str])] = &[
