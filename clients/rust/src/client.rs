@@ -10,7 +10,7 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, Geometry, Header, KernelKind, Kind};
+use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, Geometry, Header, KernelKind, Kind, Note};
 
 use crate::books::Books;
 use crate::holdings::{Statistic, buffer_type_byte};
@@ -166,6 +166,22 @@ impl Client {
             timestamp_ns: free_bytes,
             ..Header::request(Kind::AllocationFailed)
         });
+    }
+
+    /// What an allocator can hand out on a device, empty or not, and in how many equal banks; 0 if that is not known.
+    pub fn capacity(&self, device: u16, buffer_type: BufferType, size_bytes: u64, banks: u32) {
+        self.report(&Header {
+            device_id: i32::from(device),
+            size_bytes,
+            buffer_type: buffer_type_byte(buffer_type),
+            buffer_id: u64::from(banks),
+            ..Header::request(Kind::Capacity)
+        });
+    }
+
+    /// What keeps this process from telling everything: a line for the server's log.
+    pub fn note(&self, note: Note) {
+        self.report(&Header { buffer_type: note.encode(), ..Header::request(Kind::Note) });
     }
 
     /// What this process holds and has held, by its own reports; no server is asked.

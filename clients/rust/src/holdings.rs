@@ -51,6 +51,9 @@ impl MemoryType {
     }
 }
 
+/// Last words that are kept: three hundred devices with all kinds of memory.
+const SAID_MAX: usize = 2048;
+
 /// What this process has on one device in one kind of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Statistic {
@@ -109,6 +112,8 @@ pub(crate) struct Holdings {
     /// Circular buffers and kernels, which sizes alone tell: by device, message that adds one, and kind of kernel.
     by_size: HashMap<(i32, u8, u8), (u64, u64)>,
     cells: Vec<Statistic>,
+    /// What has been said of devices and of this client, as it was said: the last word of each.
+    said: Vec<Header>,
 }
 
 impl Holdings {
@@ -121,6 +126,7 @@ impl Holdings {
             Kind::CbFree => self.give_back(header, Kind::CbAlloc, 0),
             Kind::KernelLoad => self.take(header, Kind::KernelLoad, header.buffer_type),
             Kind::KernelUnload => self.give_back(header, Kind::KernelLoad, header.buffer_type),
+            Kind::Capacity | Kind::Note => self.say(header),
             _ => {}
         }
     }
@@ -141,7 +147,7 @@ impl Holdings {
                 Header { device_id, buffer_type, size_bytes, ..Header::request(kind) }
             })
         });
-        buffers.chain(by_size)
+        self.said.iter().copied().chain(buffers).chain(by_size)
     }
 
     /// What is and was held, by device and kind of memory.
@@ -206,6 +212,17 @@ impl Holdings {
         let cell = self.cell(header.device_id, memory_type_by_size(kind));
         cell.allocated_bytes -= header.size_bytes;
         cell.buffers -= ended;
+    }
+
+    /// As few as the devices, with two kinds of memory or so: a search is fast enough.
+    fn say(&mut self, header: &Header) {
+        let subject = |said: &Header| (said.kind, said.device_id, said.buffer_type);
+        let known = self.said.iter().position(|said| subject(said) == subject(header));
+        match known {
+            Some(index) => self.said[index] = *header,
+            None if self.said.len() < SAID_MAX => self.said.push(*header),
+            None => {}
+        }
     }
 
     fn shrink(&mut self, device: i32, buffer: Buffer) {
@@ -330,6 +347,18 @@ mod tests {
         check(&holdings, MemoryType::Kernel, (61, 61, 3, 31));
         holdings.apply(&buffer(Kind::KernelUnload, 0, 61, 2));
         check(&holdings, MemoryType::Kernel, (0, 61, 0, 31));
+    }
+
+    #[test]
+    fn the_last_word_about_a_device_is_said_again() {
+        let mut holdings = Holdings::default();
+        for (size_bytes, buffer_type) in [(100, 0), (200, 1), (300, 0)] {
+            holdings.apply(&buffer(Kind::Capacity, 3, size_bytes, buffer_type));
+        }
+        holdings.apply(&buffer(Kind::Note, 0, 0, 1));
+        let told: Vec<_> = holdings.replay().map(|header| (header.kind, header.size_bytes)).collect();
+        assert_eq!(told, [(Kind::Capacity, 300), (Kind::Capacity, 200), (Kind::Note, 0)]);
+        assert_eq!(holdings.statistics(), [], "nothing is held");
     }
 
     #[test]

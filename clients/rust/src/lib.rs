@@ -44,4 +44,4 @@ pub use holdings::{MemoryType, Statistic};
 pub use monitor::{Monitor, MonitorError};
 /// What a [`Monitor`] shows.
 pub use ttmem_wire::stats;
-pub use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, KernelKind};
+pub use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, KernelKind, Note};
