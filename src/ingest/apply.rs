@@ -9,6 +9,7 @@ use wire::{Header, Hello, Kind, Layout, Reply, Totals};
 
 use super::Context;
 use super::attribution::Attribution;
+use super::devices::Statement;
 use super::processes::Tracked;
 use super::reporters::ProcessClient;
 use crate::registry::{
@@ -25,6 +26,9 @@ const DUMP_SUMS_MAX: usize = 1000;
 const TURN_BUDGET: u32 = 25_000;
 /// Finding the process of a claimed pid: several files of /proc.
 const RESOLUTION_COST: u32 = 5_000;
+
+/// Showing a device anew: its description is copied, and published.
+const STATEMENT_COST: u32 = 50;
 
 /// One connection's messages, applied in order.
 pub(super) struct Applier {
@@ -178,6 +182,9 @@ impl Applier {
                 return Ok(Some(at));
             }
             let Some(mut report) = self.report(&message, layout) else {
+                if message.kind == Kind::Capacity {
+                    budget = budget.saturating_sub(STATEMENT_COST);
+                }
                 self.answer(&message, layout, at, time, out);
                 next = messages.next().transpose()?;
                 continue;
@@ -216,7 +223,7 @@ impl Applier {
     pub(super) fn has_one_meaning(&self, message: &Header) -> bool {
         let [seed, metal] = [wire::BufferTypes::Seed, wire::BufferTypes::Metal];
         match message.kind {
-            Kind::Alloc | Kind::AllocationFailed => {
+            Kind::Alloc | Kind::AllocationFailed | Kind::Capacity => {
                 self.context.policy.buffer_types.is_some()
                     || seed.decode(message.buffer_type) == metal.decode(message.buffer_type)
             }
@@ -239,8 +246,11 @@ impl Applier {
             Kind::AllocationFailed => Event::AllocationFailed,
             _ => return None,
         };
-        let buffer_types = self.context.policy.buffer_types.unwrap_or(layout.buffer_types());
-        Some(Report { event, message: *message, buffer_types })
+        Some(Report { event, message: *message, buffer_types: self.buffer_types(layout) })
+    }
+
+    fn buffer_types(&self, layout: Layout) -> wire::BufferTypes {
+        self.context.policy.buffer_types.unwrap_or(layout.buffer_types())
     }
 
     fn answer(&mut self, message: &Header, layout: Layout, at: u64, time: Time, out: &mut Vec<u8>) {
@@ -262,11 +272,56 @@ impl Applier {
                 self.counts[Event::Lost as usize] += 1;
                 self.context.registry.events().lose_many(Loss::Client, message.size_bytes);
             }
+            Kind::Capacity => {
+                self.counts[Event::Capacity as usize] += 1;
+                if let Err(rejection) = self.state_capacity(message, layout) {
+                    self.reject(rejection, at, time);
+                }
+            }
+            Kind::Note => {
+                self.counts[Event::Note as usize] += 1;
+                self.tell_note(message, time);
+            }
             _ => match self.reply(message, at, time) {
                 Some(reply) => out.extend_from_slice(&reply.encode(layout)),
                 None => self.reject(Rejection::UnexpectedType, at, time),
             },
         }
+    }
+
+    /// A client says what a device has.
+    fn state_capacity(&self, message: &Header, layout: Layout) -> Result<(), Rejection> {
+        let device = device_index(message.device_id).ok_or(Rejection::DeviceOutOfRange)?;
+        let memory_type = memory_type(self.buffer_types(layout), message.buffer_type)?;
+        let statement = Statement::new(message.size_bytes, message.buffer_id)?;
+        self.context.devices.state_capacity(device, memory_type, statement)
+    }
+
+    /// A client says what it cannot tell: that is for whoever runs it to know.
+    fn tell_note(&self, message: &Header, time: Time) {
+        let Some(note) = wire::Note::decode(message.buffer_type) else { return };
+        let Some(suppressed) = self.context.throttle.admit(note.name(), time.monotonic_ns) else { return };
+        let missing = match note {
+            wire::Note::Allocator => {
+                "its tt-metal lacks the allocator's functions: sizes are what buffers ask for, and failures go unnoticed"
+            }
+            wire::Note::Banks => {
+                "its tt-metal lacks the allocator's statistics: neither capacities nor the reasons of failures are told"
+            }
+            wire::Note::CircularBuffers => {
+                "its tt-metal lacks the functions of circular buffers: they are not counted"
+            }
+            wire::Note::Mesh => {
+                "its tt-metal lacks the functions of meshes: what lies on several devices is counted on one"
+            }
+        };
+        warn!(
+            pid = self.peer_pid(),
+            process = self.attribution.peer_name(),
+            note = note.name(),
+            suppressed,
+            "a process cannot tell everything: {missing}; run it with a ttnn that its libttmem_preload.so is made for"
+        );
     }
 
     /// The reply to a message that wants one. It reads atomics only, and answers even what it has to reject: the peer waits for it.
@@ -475,13 +530,7 @@ impl Report {
     }
 
     fn memory_type(&self) -> Result<MemoryType, Rejection> {
-        match self.buffer_types.decode(self.message.buffer_type).ok_or(Rejection::BufferType)? {
-            wire::BufferType::Dram => Ok(MemoryType::Dram),
-            wire::BufferType::L1 => Ok(MemoryType::L1),
-            wire::BufferType::L1Small => Ok(MemoryType::L1Small),
-            wire::BufferType::Trace => Ok(MemoryType::Trace),
-            wire::BufferType::SystemMemory => Ok(MemoryType::SystemMemory),
-        }
+        memory_type(self.buffer_types, self.message.buffer_type)
     }
 
     fn kernel_kind(&self) -> Result<KernelKind, Rejection> {
@@ -490,6 +539,16 @@ impl Report {
             wire::KernelKind::Fabric => Ok(KernelKind::Fabric),
             wire::KernelKind::Dispatch => Ok(KernelKind::Dispatch),
         }
+    }
+}
+
+fn memory_type(buffer_types: wire::BufferTypes, byte: u8) -> Result<MemoryType, Rejection> {
+    match buffer_types.decode(byte).ok_or(Rejection::BufferType)? {
+        wire::BufferType::Dram => Ok(MemoryType::Dram),
+        wire::BufferType::L1 => Ok(MemoryType::L1),
+        wire::BufferType::L1Small => Ok(MemoryType::L1Small),
+        wire::BufferType::Trace => Ok(MemoryType::Trace),
+        wire::BufferType::SystemMemory => Ok(MemoryType::SystemMemory),
     }
 }
 

@@ -9,8 +9,16 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::driver::Card;
+use ttmem_wire::BANKS_MAX;
+
 use crate::config::{Arch as ConfigArch, DeviceConfig, Product};
-use crate::registry::{Arch, Banks, DeviceInfo, Registry, Untracked};
+use crate::registry::{
+    Arch, BUFFER_BYTES_MAX, Banks, DeviceInfo, MemoryType, Registry, Rejection, Untracked,
+};
+
+/// How far a client's statement may be from what the product has: chips of one product differ by their harvested cores and by what is set
+/// aside at their opening, which has never been more than half.
+const STATEMENT_FACTOR_MAX: u64 = 2;
 
 /// Every device that a source has said something about.
 pub struct Devices {
@@ -28,6 +36,41 @@ struct Sources {
     /// The kernel driver.
     card: Option<Card>,
     untracked: Option<Untracked>,
+    /// The last client whose allocator told, of DRAM and of L1. It stays when its process ends, as a chip's memory does.
+    stated_dram: Option<Statement>,
+    stated_l1: Option<Statement>,
+}
+
+/// What a client's allocator has of one kind of memory on a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Statement {
+    bytes: u64,
+    /// Where the client tells.
+    banks: Option<Banks>,
+}
+
+impl Statement {
+    /// A client's words, if they can be true of any device. No banks means that it does not tell.
+    pub(super) fn new(bytes: u64, banks: u64) -> Result<Statement, Rejection> {
+        let banks = match banks {
+            _ if bytes == 0 => return Err(Rejection::ZeroSize),
+            _ if bytes > BUFFER_BYTES_MAX => return Err(Rejection::SizeTooLarge),
+            0 => None,
+            1..=BANKS_MAX if bytes.is_multiple_of(banks) => {
+                Some(Banks { count: banks as u32, bank_bytes: bytes / banks })
+            }
+            _ => return Err(Rejection::Capacity),
+        };
+        Ok(Statement { bytes, banks })
+    }
+
+    /// Whether a product that has so much can have been meant.
+    fn is_plausible(&self, product_bytes: Option<u64>) -> bool {
+        product_bytes.is_none_or(|product_bytes| {
+            self.bytes <= product_bytes.saturating_mul(STATEMENT_FACTOR_MAX)
+                && self.bytes.saturating_mul(STATEMENT_FACTOR_MAX) >= product_bytes
+        })
+    }
 }
 
 /// What the driver says about a card, in one look.
@@ -69,6 +112,31 @@ impl Devices {
             sources.chip = Some(chip_unique_id);
             self.show(index, sources);
         }
+    }
+
+    /// A client's allocator says what it has. Refused where it cannot be true of the device.
+    pub(super) fn state_capacity(
+        &self,
+        index: u16,
+        memory_type: MemoryType,
+        statement: Statement,
+    ) -> Result<(), Rejection> {
+        let mut sources = self.sources.lock();
+        let sources = sources.entry(index).or_default();
+        let product = sources.product();
+        let (stated, product_bytes) = match memory_type {
+            MemoryType::Dram => (&mut sources.stated_dram, product.map(Product::dram_bytes)),
+            MemoryType::L1 => (&mut sources.stated_l1, product.map(Product::l1_bytes)),
+            // Set aside by a program for itself.
+            _ => return Ok(()),
+        };
+        if !statement.is_plausible(product_bytes) {
+            return Err(Rejection::Capacity);
+        }
+        if stated.replace(statement) != Some(statement) {
+            self.show(index, sources);
+        }
+        Ok(())
     }
 
     /// The cards that the driver shows now, by its own numbers. Gives those that are no known device: their number is another chip's.
@@ -120,14 +188,27 @@ impl Sources {
         configured.map(plain_hexadecimal).or_else(|| self.chip.map(|chip| format!("{chip:x}")))
     }
 
+    fn product(&self) -> Option<&'static Product> {
+        let configured = self.configured.as_ref().and_then(|device| device.product);
+        configured.or_else(|| self.card.as_ref().and_then(Card::product))
+    }
+
     fn describe(&self) -> DeviceInfo {
         let nothing = DeviceConfig::default();
         let configured = self.configured.as_ref().unwrap_or(&nothing);
         let card = self.card.clone().unwrap_or_default();
-        let product = configured.product.or_else(|| card.product());
+        let product = self.product();
         let told = DeviceConfig { product, ..configured.clone() };
-        let banks = |count, bank_bytes| Banks { count, bank_bytes };
-        let is_whole_product = |is_written: bool| product.filter(|_| !is_written);
+        let dram = capacity(
+            told.dram_bytes,
+            self.stated_dram,
+            product.map(|product| (product.dram_banks, product.dram_bank_bytes)),
+        );
+        let l1 = capacity(
+            told.l1_bytes,
+            self.stated_l1,
+            product.map(|product| (product.l1_banks, product.l1_bank_bytes)),
+        );
         DeviceInfo {
             arch: told.architecture().map(arch),
             board: configured.board_name().map(Into::into).or(card.card_type),
@@ -137,17 +218,57 @@ impl Sources {
                 .or_else(|| self.chip.map(|chip| format!("{chip:x}")))
                 .or(card.asic_id),
             pci_bus_id: configured.pci_bus_id.clone().or(card.pci_bus_id),
-            capacity_source: told.capacity_source(),
-            dram_bytes: told.dram_capacity_bytes(),
-            l1_bytes: told.l1_capacity_bytes(),
-            dram_banks: is_whole_product(told.dram_bytes.is_some())
-                .map(|Product { dram_banks, dram_bank_bytes, .. }| banks(*dram_banks, *dram_bank_bytes)),
-            l1_banks: is_whole_product(told.l1_bytes.is_some())
-                .map(|Product { l1_banks, l1_bank_bytes, .. }| banks(*l1_banks, *l1_bank_bytes)),
+            capacity_source: dram.source.max(l1.source).map(CapacitySource::name),
+            dram_bytes: dram.bytes,
+            l1_bytes: l1.bytes,
+            dram_banks: dram.banks,
+            l1_banks: l1.banks,
             serial: card.serial,
             firmware: card.firmware,
             untracked: self.untracked.clone(),
         }
+    }
+}
+
+/// Who says how much a device has; the later goes before the earlier.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum CapacitySource {
+    ProductTable,
+    Client,
+    Configuration,
+}
+
+impl CapacitySource {
+    const fn name(self) -> &'static str {
+        match self {
+            CapacitySource::ProductTable => "product_table",
+            CapacitySource::Client => "client",
+            CapacitySource::Configuration => "configuration",
+        }
+    }
+}
+
+/// How much a device has of one kind of memory.
+#[derive(Default)]
+struct Capacity {
+    bytes: Option<u64>,
+    banks: Option<Banks>,
+    source: Option<CapacitySource>,
+}
+
+/// What follows from what the operator has written, a client has stated, and the product has: banks, and bytes of each.
+fn capacity(written: Option<u64>, stated: Option<Statement>, product: Option<(u32, u64)>) -> Capacity {
+    let product_banks = product.map(|(count, bank_bytes)| Banks { count, bank_bytes });
+    let product_bytes = product_banks.map(|banks| u64::from(banks.count) * banks.bank_bytes);
+    // What the product is may have been learnt after the statement.
+    let stated = stated.filter(|stated| stated.is_plausible(product_bytes));
+    if written.is_some() {
+        Capacity { bytes: written, banks: None, source: Some(CapacitySource::Configuration) }
+    } else if let Some(Statement { bytes, banks }) = stated {
+        Capacity { bytes: Some(bytes), banks, source: Some(CapacitySource::Client) }
+    } else {
+        let source = product.map(|_| CapacitySource::ProductTable);
+        Capacity { bytes: product_bytes, banks: product_banks, source }
     }
 }
 
@@ -216,5 +337,46 @@ mod tests {
         devices.take_inventory(&inventory(&[(0, "b")]));
         assert_eq!(*registry.device(5).info().as_ref(), DeviceInfo::default());
         assert_eq!(registry.device(0).info().asic_id.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn a_client_goes_before_the_product_and_the_operator_before_a_client() {
+        let registry = Arc::new(Registry::new(0));
+        let devices = Devices::new(Arc::clone(&registry));
+        let state = |bytes, banks| {
+            Statement::new(bytes, banks)
+                .and_then(|statement| devices.state_capacity(0, MemoryType::L1, statement))
+        };
+        let shown = || {
+            let info = Arc::clone(&registry.device(0).info());
+            (info.l1_bytes, info.l1_banks.map(|banks| banks.count), info.capacity_source)
+        };
+        // Nobody else tells: whatever could be a device's.
+        assert_eq!(state(3000, 3), Ok(()));
+        assert_eq!(shown(), (Some(3000), Some(3), Some("client")));
+        assert_eq!(state(5000, 0), Ok(()), "the last one counts");
+        assert_eq!(shown(), (Some(5000), None, Some("client")));
+        for (bytes, banks, rejection) in [
+            (0, 0, Rejection::ZeroSize),
+            (BUFFER_BYTES_MAX + 1, 0, Rejection::SizeTooLarge),
+            (3001, 3, Rejection::Capacity),
+            (BANKS_MAX + 1, BANKS_MAX + 1, Rejection::Capacity),
+        ] {
+            assert_eq!(state(bytes, banks), Err(rejection));
+        }
+        // Now it is known what it is, and that it cannot have so little.
+        let card = card("a");
+        let product_bytes = card.product().map(Product::l1_bytes).expect("a product");
+        devices.take_inventory(&BTreeMap::from([(0, Inventoried { card, untracked: None })]));
+        assert_eq!(shown(), (Some(product_bytes), Some(72), Some("product_table")));
+        for bytes in [product_bytes / 2 - 1, product_bytes * 2 + 1] {
+            assert_eq!(state(bytes, 0), Err(Rejection::Capacity));
+        }
+        assert_eq!(state(product_bytes / 72 * 64, 64), Ok(()));
+        assert_eq!(shown(), (Some(product_bytes / 72 * 64), Some(64), Some("client")));
+        devices.configure(&[DeviceConfig { index: 0, l1_bytes: Some(7), ..DeviceConfig::default() }]);
+        assert_eq!(shown(), (Some(7), None, Some("configuration")));
+        devices.configure(&[]);
+        assert_eq!(shown().2, Some("client"), "no source overwrites another");
     }
 }

@@ -62,6 +62,10 @@ labels! {
         TraceContext => "trace_context",
         /// An allocation found no room.
         AllocationFailed => "allocation_failed",
+        /// A client told what a device has.
+        Capacity => "capacity",
+        /// A client told what keeps it from telling everything.
+        Note => "note",
     }
 }
 
@@ -106,6 +110,8 @@ labels! {
         TraceContext => "trace_context",
         /// A ring whose writer claims more than it holds; the connection is closed.
         Ring => "ring",
+        /// A capacity that cannot be the device's.
+        Capacity => "capacity",
     }
 }
 

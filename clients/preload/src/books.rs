@@ -20,9 +20,11 @@ pub(crate) fn books() -> MutexGuard<'static, Books> {
 }
 
 impl Books {
-    /// An allocator has handed out a buffer.
-    pub(crate) fn enter(&mut self, allocator: usize, buffer: u64, devices: Vec<i32>) {
+    /// An allocator has handed out a buffer. Says whether it is its first since it was made, or since a close.
+    pub(crate) fn enter(&mut self, allocator: usize, buffer: u64, devices: Vec<i32>) -> bool {
+        let count_before = self.buffers.len();
         self.buffers.entry(allocator).or_default().insert(buffer, devices);
+        self.buffers.len() > count_before
     }
 
     /// It takes it back. Gives the buffer's chips, or none if it was handed out before anybody looked.

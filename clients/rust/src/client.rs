@@ -11,7 +11,7 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ttmem_wire::{BufferType, Geometry, Header, KernelKind, Kind, TraceContext};
+use ttmem_wire::{BufferType, Geometry, Header, KernelKind, Kind, Note, TraceContext};
 
 use crate::books::Books;
 use crate::holdings::{Statistic, buffer_type_byte};
@@ -159,6 +159,22 @@ impl Client {
     /// server has made a span of the process, nobody is. [`Options::trace`] is told by itself.
     pub fn trace_context(&self, context: TraceContext) {
         self.report(&context.encode());
+    }
+
+    /// What an allocator can hand out on a device, empty or not, and in how many equal banks; 0 if that is not known.
+    pub fn capacity(&self, device: u16, buffer_type: BufferType, size_bytes: u64, banks: u32) {
+        self.report(&Header {
+            device_id: i32::from(device),
+            size_bytes,
+            buffer_type: buffer_type_byte(buffer_type),
+            buffer_id: u64::from(banks),
+            ..Header::request(Kind::Capacity)
+        });
+    }
+
+    /// What keeps this process from telling everything: a line for the server's log.
+    pub fn note(&self, note: Note) {
+        self.report(&Header { buffer_type: note.encode(), ..Header::request(Kind::Note) });
     }
 
     /// What this process holds and has held, by its own reports; no server is asked.

@@ -49,5 +49,5 @@ pub use monitor::{Monitor, MonitorError};
 pub use options::{Options, Overrun};
 /// What a [`Monitor`] shows.
 pub use ttmem_wire::stats;
-pub use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, KernelKind, TraceContext};
+pub use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, KernelKind, Note, TraceContext};
 pub use watch::Watch;
