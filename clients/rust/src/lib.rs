@@ -27,6 +27,7 @@ mod fork;
 mod mapping;
 mod wake;
 
+mod handover;
 mod lanes;
 mod thread_lane;
 
