@@ -19,6 +19,7 @@ mod ledger;
 mod page;
 mod process;
 mod reporter;
+mod roll;
 
 mod feed;
 mod telling;
@@ -32,13 +33,14 @@ mod suspicion;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use container::EndedContainers;
 use feed::Feed;
 use parking_lot::Mutex;
+use roll::Roll;
 use telling::Telling;
 
 pub use cell::{Cell, Counters};
@@ -68,10 +70,11 @@ pub use telling::{
 type Retired = BTreeMap<(u16, MemoryType), Counters>;
 
 /// Which processes there are. Replaced as a whole at every birth and retirement, so that a reader needs no lock and sees a
-/// process either among the living or in the sums of the retired, never in both or neither.
+/// process either among the living or in the sums of the retired, never in both or neither. A birth costs the same however many
+/// there are; a retirement looks at all of them, and takes all that are due.
 #[derive(Default)]
 struct World {
-    processes: Vec<Arc<Process>>,
+    processes: Roll,
     retired: Arc<Retired>,
     ended_containers: Arc<EndedContainers>,
 }
@@ -93,7 +96,7 @@ pub struct Registry {
 
 #[derive(Default)]
 struct Births {
-    known: HashMap<Identity, Arc<Process>>,
+    known: BTreeMap<Identity, Arc<Process>>,
     count: u64,
 }
 
@@ -155,11 +158,17 @@ impl Registry {
         let process = Arc::new(Process::new(identity, info, births.count, now_ns, telling));
         births.known.insert(identity, Arc::clone(&process));
         // An ended process of the same pid would have the same labels, and a scrape may not say two things of one series.
-        self.change_world(
-            &mut births,
-            |other| other.has_ended() && other.pid() == identity.pid,
-            Some(&process),
-        );
+        let namesakes =
+            Identity { start_ticks: 0, ..identity }..=Identity { start_ticks: u64::MAX, ..identity };
+        if births.known.range(namesakes).any(|(_, namesake)| namesake.has_ended()) {
+            self.retire_those(&mut births, |other| other.has_ended() && other.pid() == identity.pid);
+        }
+        let world = self.world.load();
+        self.world.store(Arc::new(World {
+            processes: world.processes.with(Arc::clone(&process)),
+            retired: Arc::clone(&world.retired),
+            ended_containers: Arc::clone(&world.ended_containers),
+        }));
         process
     }
 
@@ -187,21 +196,15 @@ impl Registry {
             process.ended_ns().is_some_and(|ended| now_ns.saturating_sub(ended) >= linger_ns)
         };
         if self.world().processes.iter().any(|process| is_due(process)) {
-            self.change_world(&mut self.births.lock(), is_due, None);
+            self.retire_those(&mut self.births.lock(), is_due);
         }
     }
 
-    /// Replaces the world by one without some ended processes and with a new one.
-    fn change_world(
-        &self,
-        births: &mut Births,
-        is_due: impl Fn(&Process) -> bool,
-        born: Option<&Arc<Process>>,
-    ) {
+    /// Replaces the world by one without some ended processes.
+    fn retire_those(&self, births: &mut Births, is_due: impl Fn(&Process) -> bool) {
         let world = self.world.load();
-        let (due, mut processes): (Vec<_>, Vec<_>) =
+        let (due, processes): (Vec<_>, Vec<_>) =
             world.processes.iter().cloned().partition(|process| is_due(process));
-        processes.extend(born.cloned());
         let mut retired = Arc::clone(&world.retired);
         let mut ended_containers = Arc::clone(&world.ended_containers);
         for process in &due {
@@ -220,6 +223,7 @@ impl Registry {
             let living = processes.iter().filter_map(|process| process.info().container.as_deref());
             Arc::make_mut(&mut ended_containers).forget(living);
         }
+        let processes = processes.into_iter().collect();
         self.world.store(Arc::new(World { processes, retired, ended_containers }));
     }
 

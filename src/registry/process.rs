@@ -12,8 +12,8 @@ use super::page::Pages;
 use super::telling::Telling;
 use super::{Cell, Container, KernelKind, KernelTally, MemoryType, ProcessMemory};
 
-/// What makes a process the same one: a pid alone is used again.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+/// What makes a process the same one: a pid alone is used again. Those of one pid stand together in their order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Identity {
     /// The process id, as the daemon sees it.
     pub pid: u32,

@@ -171,9 +171,9 @@ impl Snapshot {
             sums.add(*device, *memory_type, counters);
         }
         let mut users: BTreeMap<u16, u64> = BTreeMap::new();
-        let mut processes = Vec::with_capacity(world.processes.len());
+        let mut processes = Vec::with_capacity(world.processes.count());
         let mut containers = Containers::of(&world.ended_containers);
-        for process in &world.processes {
+        for process in world.processes.iter() {
             let has_ended = process.has_ended();
             let memory = process.memory();
             for place in &memory {

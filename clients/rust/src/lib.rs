@@ -30,6 +30,7 @@ mod wake;
 
 mod options;
 
+mod handover;
 mod lanes;
 mod thread_lane;
 
