@@ -15,7 +15,7 @@ use super::feed::{AllocationFailure, Ending, Occurrence};
 use super::histogram::{Observations, Scale};
 use super::process::TraceContext;
 use super::telling::{End, Release, Telling};
-use super::{Cell, Counters, KernelKind, KernelTally, MemoryType, Orphaned, Process, Registry};
+use super::{Cell, Counters, KernelKind, KernelTally, MemoryType, Moment, Orphaned, Process, Registry};
 
 /// The largest buffer that is believed: a tebibyte is more than any card or host of this field has.
 pub const BUFFER_BYTES_MAX: u64 = 1 << 40;
@@ -346,6 +346,7 @@ impl<'a> Batch<'a> {
         check_size(failure.requested_bytes)?;
         self.cell(failure.device, failure.memory_type);
         self.registry.device(failure.device).memory(failure.memory_type).fail(&failure);
+        self.registry.note(|| Moment::Failed(Arc::clone(self.process), failure));
         self.registry.tell(|| Occurrence::Failed(Arc::clone(self.process), failure));
         Ok(())
     }
