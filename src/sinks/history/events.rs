@@ -80,7 +80,20 @@ pub(super) struct Events {
     sources: BTreeMap<u16, Option<&'static str>>,
     /// Processes that live, as far as has been told, by serial number.
     living: HashMap<u64, Arc<Process>>,
+    /// Ends that are told when it is known how, or when that has been waited for.
+    ended: Vec<Ended>,
 }
+
+/// The end of a process, without its exit.
+struct Ended {
+    process: Arc<Process>,
+    seen_for_seconds: f64,
+    unix_ms: u64,
+    samples: u32,
+}
+
+/// Samples for which an end waits for word of its exit: the kernel tells when the process's parent has asked.
+const EXIT_SAMPLES: u32 = 2;
 
 impl Events {
     /// What a sample tells that the one before did not.
@@ -109,8 +122,28 @@ impl Events {
         for process in lost {
             self.end(&process, sample.time.monotonic_ns, sample.time, &mut events);
         }
+        events.extend(self.tell_ends(EXIT_SAMPLES));
         events.sort_by_key(|event| event.unix_ms);
         events
+    }
+
+    /// What has been waited for, as nothing more will come.
+    pub(super) fn finish(&mut self) -> Vec<Event> {
+        self.tell_ends(0)
+    }
+
+    fn tell_ends(&mut self, samples_max: u32) -> Vec<Event> {
+        let is_due = |ended: &mut Ended| {
+            ended.samples += 1;
+            ended.process.exit().is_some() || ended.samples > samples_max
+        };
+        let due = self.ended.extract_if(.., is_due);
+        let told = due.map(|Ended { process, seen_for_seconds, unix_ms, .. }| {
+            let exit = process.exit().map_or_else(|| "unknown".to_owned(), |exit| exit.to_string());
+            let figures = [("exit", json!(exit)), ("seen_for_seconds", json!(seen_for_seconds))];
+            Event::of(&process, Kind::ProcessEnded, unix_ms, figures)
+        });
+        told.collect()
     }
 
     fn begin(&mut self, process: &Arc<Process>, time: Time, events: &mut Vec<Event>) {
@@ -127,10 +160,13 @@ impl Events {
             return;
         }
         let ended_ms = unix_ms_of(time, at_ns);
-        let seen_for = Time { monotonic_ns: at_ns, ..time }.seconds_since(process.first_seen_ns());
-        let exit = process.exit().map_or_else(|| json!("unknown"), |exit| json!(exit.to_string()));
-        let figures = [("exit", exit), ("seen_for_seconds", json!(seen_for))];
-        events.push(Event::of(process, Kind::ProcessEnded, ended_ms, figures));
+        let seen_for_seconds = Time { monotonic_ns: at_ns, ..time }.seconds_since(process.first_seen_ns());
+        self.ended.push(Ended {
+            process: Arc::clone(process),
+            seen_for_seconds,
+            unix_ms: ended_ms,
+            samples: 0,
+        });
         for place in process.memory().iter().filter(|place| place.counters.orphaned_buffers > 0) {
             let figures = [
                 ("bytes", json!(place.counters.orphaned_bytes)),

@@ -103,3 +103,6 @@ fn listener(registry: Arc<Registry>, samples: SyncSender<Sample>, account: Arc<A
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,13 +30,16 @@ const MIGRATIONS: &[fn() -> String] = &[first, kinds_are_found];
 /// The version that this program writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
+/// The version of a file, unless it is newer than this program.
+pub(super) fn check_version(connection: &Connection) -> Result<i64, StoreError> {
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found > VERSION { Err(StoreError::Newer(found)) } else { Ok(found) }
+}
+
 /// Brings a file to this version, all of it or nothing.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let transaction = connection.transaction()?;
-    let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found > VERSION {
-        return Err(StoreError::Newer(found));
-    }
+    let found = check_version(&transaction)?;
     for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
         transaction.execute_batch(&migration())?;
     }

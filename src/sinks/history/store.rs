@@ -122,6 +122,8 @@ impl Store {
         let path = directory.join(FILE_NAME);
         let mut connection = Connection::open(&path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
+        // Before anything is changed: a newer program's file stays as it is.
+        schema::check_version(&connection)?;
         connection.execute_batch(
             "PRAGMA journal_mode = WAL;
              PRAGMA synchronous = NORMAL;

@@ -93,6 +93,7 @@ impl Worker {
         let (now_ms, unix_ms) = (clock::monotonic_ns() / NS_PER_MS, clock::unix_ns() / NS_PER_MS);
         let spans = self.rollup.finish();
         self.unwritten.spans.extend(spans.into_iter().filter(|span| self.retention.keeps(span.tier)));
+        self.unwritten.events.extend(self.events.finish());
         self.unwritten.events.push(Event::stopped(unix_ms));
         self.write(now_ms, unix_ms);
         if let Some(mut store) = self.store.take()
