@@ -9,6 +9,7 @@ mod device;
 mod error;
 mod file;
 mod flags;
+mod history;
 mod origin;
 mod otlp;
 mod products;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 pub use device::{DEVICE_KEYS, DeviceConfig, DeviceKey};
 pub use error::{ConfigError, Place, Problem};
 pub use flags::arguments;
+pub use history::{HistoryConfig, HistoryLimits};
 pub use origin::{Loaded, Origin};
 pub use otlp::{OtlpConfig, OtlpEndpoint, OtlpHeaders, OtlpSignal};
 pub use products::{PRODUCTS, Product};
@@ -99,6 +101,8 @@ pub struct Config {
     pub spans: SpansConfig,
     /// Where what outlives the daemon is kept; none if nothing is.
     pub state_dir: Option<PathBuf>,
+    /// How much of the past is kept there.
+    pub history_limits: HistoryLimits,
     /// Whether the demonstration workload runs as well.
     pub demo: bool,
     /// The form of log lines.
@@ -133,6 +137,7 @@ impl Default for Config {
             otlp: OtlpConfig::default(),
             spans: SpansConfig::default(),
             state_dir: None,
+            history_limits: HistoryLimits::default(),
             demo: false,
             log_format: LogFormat::Auto,
             log_level: LogLevel::Info,

@@ -27,8 +27,10 @@ use crate::heap;
 use crate::ingest::{Devices, Ingest};
 use crate::registry::{FeedPolicy, Pages, Registry, Time};
 use crate::sinks::analyst;
+use crate::sinks::history::{Archive, History};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
 use crate::sinks::otlp::{Exported, Otlp, Span};
+use crate::sinks::sampler::Sampler;
 use crate::sinks::traces::{self, RecorderPolicy, Traces};
 use crate::socket::Socket;
 use crate::views::json;
@@ -92,8 +94,10 @@ async fn serve(
     let web = Web::load(config.web_config.as_deref())?;
     let host = Arc::new(traces::host());
     let processes_max = config.processes_max as usize;
+    let archive = config.history().map(|history| Archive::new(&history.directory));
     let sources =
-        Arc::new(Sources::new(Arc::clone(&registry), metrics, processes_max, web, Arc::clone(&host)));
+        Sources::new(Arc::clone(&registry), metrics, processes_max, web, Arc::clone(&host), archive);
+    let sources = Arc::new(sources);
     let exported = exemplify(&registry);
     let otlp = config.otlp.is_on().then(|| Otlp::start(&config, &sources, exported)).transpose()?;
     let outboxes = otlp.as_ref().map(|otlp| otlp.outboxes().clone()).filter(|_| has_listener(&config));
@@ -101,6 +105,11 @@ async fn serve(
         Traces::start(Arc::clone(&registry), Arc::clone(&host), recorder_policy(&config.spans), outboxes)
     });
     let traces = traces.transpose().context("cannot start the recorder of traces")?;
+
+    let history = config.history().map(|history| History::start(&history, &sources)).transpose()?;
+    let (history, remembering) = history.unzip();
+    let listeners = remembering.into_iter().chain([analyst::listener(Arc::clone(&registry))]).collect();
+    let sampler = Sampler::start(Arc::clone(&registry), listeners).context("cannot start the sampler")?;
 
     // Signals first: one that comes while the rest starts must not be lost.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -118,7 +127,6 @@ async fn serve(
     info!(path = %socket_path.display(), "taking allocation reports");
 
     let (stop, stopping) = watch::channel(false);
-    analyst::start(Arc::clone(&registry), stopping.clone()).context("cannot start the analyst")?;
     for listener in &listeners {
         info!(address = listener.name(), "listening");
     }
@@ -165,6 +173,10 @@ async fn serve(
         demo.stop();
     }
     ingest.drain().await;
+    sampler.stop().await;
+    if let Some(history) = history {
+        history.stop().await;
+    }
     if let Some(traces) = traces {
         traces.stop().await;
     }
@@ -186,9 +198,10 @@ fn pages() -> Option<Pages> {
     pages.ok()
 }
 
-/// An empty registry; it tells what happens if somebody wants to hear it.
+/// An empty registry; it tells and remembers what happens if somebody wants to hear it.
 fn new_registry(config: &Config) -> Registry {
     let registry = Registry::with_pages(clock::monotonic_ns(), pages());
+    let registry = if config.history().is_some() { registry.remembered() } else { registry };
     if !has_listener(config) {
         return registry;
     }

@@ -244,7 +244,7 @@ fn clip(text: &str, width: usize) -> String {
 }
 
 /// A process can call itself anything, escape sequences included.
-fn printable(name: &str) -> String {
+pub(crate) fn printable(name: &str) -> String {
     name.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
 }
 

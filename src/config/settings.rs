@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::Config;
 use super::device;
+use super::history;
 use super::otlp;
 use super::spans;
 use super::values::{self, LogFormat, LogLevel, Range, SocketBufferTypes, SocketLayout};
@@ -456,6 +457,10 @@ pub const SETTINGS: &[Setting] = &[
         apply: |config, text| values::unless_none(text, values::path).map(|dir| config.state_dir = dir),
         show: |config| shown_directory(config.state_dir.as_deref()),
     },
+    history::KEEP_1S,
+    history::KEEP_10S,
+    history::KEEP_60S,
+    history::SIZE_MAX,
     Setting {
         key: "process_linger_seconds",
         flag: "process-linger-seconds",

@@ -21,6 +21,7 @@ mod replay;
 
 mod devices;
 mod driver;
+mod exit;
 mod inventory;
 mod region;
 mod regions;

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tracing::{debug, info};
 
 use super::containers::Containers;
+use super::exit::exit_of;
 use super::procfs::{ProcessFacts, ticks_to_ns, user_name};
 use super::reporters::{ProcessClient, Reporters};
 use super::stream::watch;
@@ -30,6 +31,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// More buffers than these are reclaimed on another thread: ten million take a tenth of a second.
 const BUFFERS_RECLAIMED_INLINE: u64 = 50_000;
+
+/// Looks at how a process ended, and the time between them: its parent may have something better to do than to ask.
+const EXIT_LOOKS: u32 = 20;
+const EXIT_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A process as it was seen, and all that is known about it at that moment.
 pub(super) struct Sighting<'a> {
@@ -100,6 +105,17 @@ impl Tracked {
         if let Some(pidfd) = &self.pidfd {
             // An error can only mean that the runtime is shutting down.
             let _ = pidfd.ready(Interest::READABLE).await;
+        }
+    }
+
+    /// How it ended, if the kernel tells before long.
+    async fn learn_exit(&self) {
+        let Some(pidfd) = &self.pidfd else { return };
+        for _ in 0..EXIT_LOOKS {
+            if let Some(exit) = exit_of(pidfd.get_ref()) {
+                return self.process.tell_exit(exit);
+            }
+            tokio::time::sleep(EXIT_INTERVAL).await;
         }
     }
 
@@ -271,8 +287,14 @@ impl Processes {
             // A panic in it ends the daemon.
             let _ = tokio::task::spawn_blocking(move || processes.end(&tracked)).await;
         }
+        self.forget(&tracked);
+        tracked.learn_exit().await;
+    }
+
+    /// Its pid may be somebody else's by now.
+    fn forget(&self, tracked: &Arc<Tracked>) {
         let mut live = self.live.lock();
-        if live.get(&tracked.process.pid()).is_some_and(|current| Arc::ptr_eq(current, &tracked)) {
+        if live.get(&tracked.process.pid()).is_some_and(|current| Arc::ptr_eq(current, tracked)) {
             live.remove(&tracked.process.pid());
         }
     }

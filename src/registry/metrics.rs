@@ -3,10 +3,12 @@
 //! A row holds what a person reads (name, help, unit), what a machine needs (type, labels, OpenTelemetry name) and where its samples come
 //! from in a [`Snapshot`]. Adding a metric is adding a row here, and the increment that feeds it.
 
-use super::{
-    ContainerMemory, DeviceSnapshot, Exemplar, FailureReason, HistogramSnapshot, MemorySnapshot,
-    ProcessMemory, ProcessSnapshot, Reported, Snapshot,
-};
+pub mod daemon;
+mod samples;
+
+use super::{MemorySnapshot, ProcessMemory, Reported};
+
+pub use samples::{Rows, Samples, Transport, Value};
 
 /// One metric family.
 #[derive(Debug)]
@@ -49,87 +51,9 @@ impl Kind {
     }
 }
 
-/// A sample's value.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Value {
-    /// A count or a number of bytes.
-    Unsigned(u64),
-    /// A difference.
-    Signed(i64),
-    /// Seconds.
-    Float(f64),
-}
-
-/// Label values with a number, for families that have few series.
-pub type Rows<'a> = &'a [(&'static str, u64)];
-
-/// How a metric's samples are read. Each variant stands for a set of labels; `None` means that there is no sample.
-#[derive(Clone, Copy, Debug)]
-pub enum Samples {
-    /// Per device and memory type.
-    Memory(fn(&MemorySnapshot) -> Option<Value>),
-    /// The same for a counter of allocations, with what one of them added to it: the last one with a span is its exemplar.
-    Allocations(fn(&MemorySnapshot) -> Option<Value>, fn(&Exemplar) -> f64),
-    /// Per device and memory type, a distribution.
-    MemoryHistogram(fn(&MemorySnapshot) -> Option<&HistogramSnapshot>),
-    /// Per device, memory type and reason of a failure.
-    Failures(fn(&MemorySnapshot) -> Option<[u64; FailureReason::ALL.len()]>),
-    /// Per device, memory type and other source.
-    Drift(fn(&MemorySnapshot) -> Option<Value>),
-    /// Per device.
-    Device(fn(&DeviceSnapshot) -> Option<Value>),
-    /// Always 1, with what is known about a device as labels.
-    DeviceInfo,
-    /// Per process, device and memory type.
-    ProcessMemory(fn(&ProcessMemory) -> Option<Value>),
-    /// Per process.
-    Process(fn(&ProcessSnapshot) -> Option<Value>),
-    /// Always 1, with what is known about a process as labels.
-    ProcessInfo,
-    /// Per device: the number of processes without series of their own, known only to the encoder.
-    Suppressed,
-    /// Per device and memory type: what those processes hold.
-    SuppressedMemory,
-    /// Per container, device and memory type.
-    ContainerMemory(fn(&ContainerMemory) -> Option<Value>),
-    /// One label with a fixed set of values.
-    Rows(fn(&Snapshot) -> Rows<'_>),
-    /// Open connections: one row for each layout, over each transport.
-    Connections(&'static [Transport]),
-    /// The number of series of each scope in the same exposition: known only to the encoder.
-    Series,
-    /// About the daemon itself, which keeps the value outside the registry.
-    Daemon,
-}
-
-/// A way in which reports come, and the rows of the connections that use it.
-pub type Transport = (&'static str, fn(&Snapshot) -> Rows<'_>);
-
 const D: &[&str] = &["device", "memory_type"];
 const P: &[&str] = &["device", "memory_type", "pid", "process"];
 const K: &[&str] = &["device", "memory_type", "k8s_namespace_name", "k8s_pod_name", "k8s_container_name"];
-
-/// The name of a metric that the daemon keeps itself.
-pub mod daemon {
-    /// Version and revision.
-    pub const BUILD_INFO: &str = "ttmem_build_info";
-    /// The previous scrape's duration.
-    pub const SCRAPE_DURATION: &str = "ttmem_scrape_duration_seconds";
-    /// Whether the last reload worked.
-    pub const RELOAD_SUCCESSFUL: &str = "ttmem_config_last_reload_successful";
-    /// When a reload last worked.
-    pub const RELOAD_TIME: &str = "ttmem_config_last_reload_success_timestamp_seconds";
-    /// What a collector has accepted.
-    pub const OTLP_EXPORTED: &str = "ttmem_otlp_exported_total";
-    /// What no collector will see.
-    pub const OTLP_DROPPED: &str = "ttmem_otlp_dropped_total";
-    /// Requests that failed.
-    pub const OTLP_FAILURES: &str = "ttmem_otlp_export_failures_total";
-    /// What waits or is on its way.
-    pub const OTLP_QUEUE_ITEMS: &str = "ttmem_otlp_queue_items";
-    /// The memory that it takes.
-    pub const OTLP_QUEUE_BYTES: &str = "ttmem_otlp_queue_bytes";
-}
 
 /// Every metric, in the order of the exposition.
 pub const METRICS: &[Metric] = &[
@@ -558,6 +482,69 @@ pub const METRICS: &[Metric] = &[
         unit: "By",
         labels: &["signal"],
         help: "Memory that they take, estimated; absent while OTLP is off.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::HISTORY_SAMPLES,
+        kind: Kind::Counter,
+        unit: "{sample}",
+        labels: &["tier"],
+        help: "Points written to the history, by the time that each stands for; absent while there is none.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::HISTORY_EVENTS,
+        kind: Kind::Counter,
+        unit: "{event}",
+        labels: &[],
+        help: "Events written to the history; absent while there is none.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::HISTORY_DROPPED,
+        kind: Kind::Counter,
+        unit: "{item}",
+        labels: &["reason"],
+        help: "What the history misses: samples (queue), events (moments), or both as the disk failed for long (storage). Absent while there is none.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::HISTORY_ERRORS,
+        kind: Kind::Counter,
+        unit: "{error}",
+        labels: &["reason"],
+        help: "Attempts to write to the history that failed; they are made again. Absent while there is none.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::HISTORY_QUEUE_ITEMS,
+        kind: Kind::Gauge,
+        unit: "{item}",
+        labels: &[],
+        help: "Samples that wait for the history's writer; absent while there is none.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::HISTORY_SIZE_BYTES,
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: &[],
+        help: "Room that the history takes on the disk; absent while there is none.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::HISTORY_LAST_WRITE,
+        kind: Kind::Gauge,
+        unit: "s",
+        labels: &[],
+        help: "Time since the epoch at which the history was last written to; absent while there is none.",
         opentelemetry: None,
         samples: Samples::Daemon,
     },

@@ -13,6 +13,7 @@ mod by_size;
 mod cell;
 mod container;
 mod device;
+mod exit;
 mod index;
 mod kernel;
 mod ledger;
@@ -21,6 +22,7 @@ mod process;
 mod reporter;
 mod roll;
 
+mod chronicle;
 mod feed;
 mod telling;
 
@@ -37,6 +39,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use chronicle::Chronicle;
 use container::EndedContainers;
 use feed::Feed;
 use parking_lot::Mutex;
@@ -45,10 +48,12 @@ use telling::Telling;
 
 pub use cell::{Cell, Counters};
 pub use census::{CENSUS_AGES, CensusClass, Held, SizeClass, census_age_ns};
+pub use chronicle::{CHRONICLE_MOMENTS_MAX, Moment};
 pub use container::{Container, ContainerMemory, ContainerNames, ContainerSnapshot};
 pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Untracked, UntrackedProcess};
 pub use events::{ConnectionLayout, Event, EventCounters, EventSnapshot, Loss, Omission, Rejection};
 pub use exemplars::{Exemplar, Exemplars, PlaceExemplars};
+pub use exit::Exit;
 pub use feed::{AllocationFailure, Ending, FEED_OCCURRENCES_MAX, FailureReason, Occurrence, RejectedPeer};
 pub use histogram::{HistogramSnapshot, Scale};
 pub use kernel::{KernelKind, KernelTally};
@@ -88,6 +93,8 @@ pub struct Registry {
     events: EventCounters,
     /// Whom to tell, and of what.
     feed: Option<(Feed, FeedPolicy)>,
+    /// What is to be remembered, if anybody does.
+    chronicle: Option<Chronicle>,
     exemplars: ArcSwap<Exemplars>,
     suspicions: ArcSwap<Vec<Suspicion>>,
     started_ns: u64,
@@ -114,6 +121,7 @@ impl Registry {
             births: Mutex::default(),
             events: EventCounters::default(),
             feed: None,
+            chronicle: None,
             exemplars: ArcSwap::default(),
             suspicions: ArcSwap::default(),
             started_ns,
@@ -130,6 +138,12 @@ impl Registry {
     #[must_use]
     pub fn told(self, policy: FeedPolicy) -> Self {
         Self { feed: Some((Feed::new(), policy)), ..self }
+    }
+
+    /// The same, with somebody who remembers what happens.
+    #[must_use]
+    pub fn remembered(self) -> Self {
+        Self { chronicle: Some(Chronicle::default()), ..self }
     }
 
     /// The device of that index, below [`DEVICES_MAX`]; it is known from now on.
@@ -184,6 +198,7 @@ impl Registry {
         }
         process.mark_ended(now_ns);
         self.events.count(Event::ProcessEnd, 1);
+        self.note(|| Moment::Ended(Arc::clone(process), now_ns));
         process.cells().iter().map(|cell| cell.read()).fold(Orphaned::default(), |sum, counters| Orphaned {
             buffers: sum.buffers + counters.orphaned_buffers,
             bytes: sum.bytes + counters.orphaned_bytes,
@@ -242,6 +257,18 @@ impl Registry {
         if let Some((feed, _)) = &self.feed {
             feed.tell(occurrence(), &self.events);
         }
+    }
+
+    /// Notes something to remember, if anybody does.
+    fn note(&self, moment: impl FnOnce() -> Moment) {
+        if let Some(chronicle) = &self.chronicle {
+            chronicle.note(moment());
+        }
+    }
+
+    /// Takes what has been noted since the last time, and how much of it was lost for lack of room.
+    pub fn chronicle(&self) -> (Vec<Moment>, u64) {
+        self.chronicle.as_ref().map(Chronicle::take).unwrap_or_default()
     }
 
     /// Hands over what a ledger has to tell of single buffers and of bursts.
@@ -309,6 +336,7 @@ impl Registry {
         for suspicion in suspicions.into_iter().filter(Suspicion::is_suspected) {
             let is_known = before.iter().any(|known| known.is_suspected() && known.is_about_same(&suspicion));
             if !is_known {
+                self.note(|| Moment::LeakSuspected(Box::new(suspicion.clone())));
                 self.tell(|| Occurrence::LeakSuspected(Box::new(suspicion)));
             }
         }

@@ -10,7 +10,7 @@ use ttmem_wire::stats::{HolderDescription, Text};
 use super::ledger::Ledger;
 use super::page::Pages;
 use super::telling::Telling;
-use super::{Cell, Container, KernelKind, KernelTally, MemoryType, ProcessMemory};
+use super::{Cell, Container, Exit, KernelKind, KernelTally, MemoryType, ProcessMemory};
 
 /// What makes a process the same one: a pid alone is used again. Those of one pid stand together in their order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -95,6 +95,8 @@ pub struct Process {
     cells: ArcSwap<Vec<Arc<Cell>>>,
     /// When it ended, in monotonic nanoseconds plus one; 0 while it lives.
     ended_ns_plus_one: AtomicU64,
+    /// How it ended, where the kernel tells.
+    exit: OnceLock<Exit>,
     rendered: [OnceLock<Box<[u8]>>; Rendering::COUNT],
     /// Whose trace it is in: set once, by the first who says so or by the first span.
     trace: OnceLock<Option<TraceContext>>,
@@ -125,6 +127,7 @@ impl Process {
             ledger: Mutex::new(Ledger::new(telling)),
             cells: ArcSwap::default(),
             ended_ns_plus_one: AtomicU64::new(0),
+            exit: OnceLock::new(),
             rendered: Default::default(),
             trace: OnceLock::new(),
         }
@@ -153,6 +156,16 @@ impl Process {
     /// Whether its end has been seen, and its memory reclaimed.
     pub fn has_ended(&self) -> bool {
         self.ended_ns().is_some()
+    }
+
+    /// How it ended, where the kernel tells.
+    pub fn exit(&self) -> Option<Exit> {
+        self.exit.get().copied()
+    }
+
+    /// The kernel has told how it ended. It ends once.
+    pub fn tell_exit(&self, exit: Exit) {
+        let _ = self.exit.set(exit);
     }
 
     /// What a view has made of that which never changes about it, made when it is first asked for.

@@ -1,5 +1,7 @@
 //! The shapes of the JSON API, in base units, and how a snapshot becomes them. Absent means not known.
 
+pub mod history;
+
 use serde::{Deserialize, Serialize};
 
 use super::trace::{Host, ProcessIds, hex};
