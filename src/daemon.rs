@@ -108,8 +108,8 @@ async fn serve(
 
     let history = config.history().map(|history| History::start(&history, &sources)).transpose()?;
     let (history, remembering) = history.unzip();
-    let listeners = remembering.into_iter().chain([analyst::listener(Arc::clone(&registry))]).collect();
-    let sampler = Sampler::start(Arc::clone(&registry), listeners).context("cannot start the sampler")?;
+    let watching = remembering.into_iter().chain([analyst::listener(Arc::clone(&registry))]).collect();
+    let sampler = Sampler::start(Arc::clone(&registry), watching).context("cannot start the sampler")?;
 
     // Signals first: one that comes while the rest starts must not be lost.
     let mut terminate = signal(SignalKind::terminate())?;

@@ -1,7 +1,7 @@
 //! The parameters in a URL's query, parsed into what the registry understands.
 
 use super::problem::Problem;
-use crate::registry::{BufferFilter, Cursor};
+use crate::registry::{BufferFilter, Cursor, MemoryType};
 use crate::sinks::query::{Refused, device, limit, memory_type, number, parameters, unknown};
 use crate::views::json::decode_cursor;
 
