@@ -23,9 +23,11 @@ mod reporter;
 mod feed;
 mod telling;
 
+mod census;
 mod listing;
 pub mod metrics;
 mod snapshot;
+mod suspicion;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +42,7 @@ use parking_lot::Mutex;
 use telling::Telling;
 
 pub use cell::{Cell, Counters};
+pub use census::{CENSUS_AGES, CensusClass, Held, SizeClass, census_age_ns};
 pub use container::{Container, ContainerMemory, ContainerNames, ContainerSnapshot};
 pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Untracked, UntrackedProcess};
 pub use events::{ConnectionLayout, Event, EventCounters, EventSnapshot, Loss, Omission, Rejection};
@@ -56,6 +59,7 @@ pub use reporter::Reporter;
 pub use snapshot::{
     DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot, Time,
 };
+pub use suspicion::{SUSPECTED_SCORE, Suspicion};
 pub use telling::{
     BurstAllocated, BurstHeld, BurstPart, End, FeedPolicy, ORPHANS_TOLD_MAX, Orphans, Release,
 };
@@ -82,6 +86,7 @@ pub struct Registry {
     /// Whom to tell, and of what.
     feed: Option<(Feed, FeedPolicy)>,
     exemplars: ArcSwap<Exemplars>,
+    suspicions: ArcSwap<Vec<Suspicion>>,
     started_ns: u64,
     pages: Option<Pages>,
 }
@@ -107,6 +112,7 @@ impl Registry {
             events: EventCounters::default(),
             feed: None,
             exemplars: ArcSwap::default(),
+            suspicions: ArcSwap::default(),
             started_ns,
             pages,
         }
@@ -291,6 +297,17 @@ impl Registry {
             }
             exemplars
         });
+    }
+
+    /// Replaces what is suspected of leaking, the surest first, and tells of what was not suspected before.
+    pub fn suspect(&self, suspicions: Vec<Suspicion>) {
+        let before = self.suspicions.swap(Arc::new(suspicions.clone()));
+        for suspicion in suspicions.into_iter().filter(Suspicion::is_suspected) {
+            let is_known = before.iter().any(|known| known.is_suspected() && known.is_about_same(&suspicion));
+            if !is_known {
+                self.tell(|| Occurrence::LeakSuspected(Box::new(suspicion)));
+            }
+        }
     }
 
     fn event_snapshot(&self) -> EventSnapshot {

@@ -4,6 +4,16 @@ use super::*;
 
 const NOW: Time = Time { monotonic_ns: 1_000, unix_ns: 5_000_000_000 };
 
+/// A minute in monotonic nanoseconds.
+pub(super) const MINUTE_NS: u64 = 60_000_000_000;
+
+/// A registry with one process.
+pub(super) fn registry_with_process() -> (Registry, Arc<Process>) {
+    let registry = Registry::new(0);
+    let process = process(&registry, 1);
+    (registry, process)
+}
+
 fn process(registry: &Registry, pid: u32) -> Arc<Process> {
     registry.process(
         Identity { pid, start_ticks: 1 },
