@@ -118,8 +118,7 @@ mod tests {
         let shorter = thinned.clone();
         let _longer = (201..=300).fold(thinned, |roll, serial| roll.with(process(serial)));
         for serial in 0..310 {
-            let expected: Vec<u64> =
-                (1..=200).filter(|known| known % 3 != 0 && *known >= serial).collect();
+            let expected: Vec<u64> = (1..=200).filter(|known| known % 3 != 0 && *known >= serial).collect();
             assert_eq!(serials(shorter.from_serial(serial)), expected, "from {serial}");
         }
     }
