@@ -67,6 +67,8 @@ pub struct Config {
     pub socket_buffer_types: SocketBufferTypes,
     /// Connections at once, at least one.
     pub clients_max: u32,
+    /// Bytes that the rings of one user's processes may take; 0 for no rings.
+    pub ring_memory_max_bytes: u64,
     /// Threads that read reports, at least one.
     pub ingest_threads: u32,
     /// Whether a frame's process id is believed in place of the kernel's.
@@ -120,6 +122,7 @@ impl Default for Config {
             socket_layout: SocketLayout::Auto,
             socket_buffer_types: SocketBufferTypes::Auto,
             clients_max: 16_384,
+            ring_memory_max_bytes: 1 << 30,
             ingest_threads: INGEST_THREADS_AUTO,
             trust_claimed_pids: false,
             listen: vec![ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)))],

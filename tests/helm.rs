@@ -299,6 +299,7 @@ fn the_configuration_is_one_that_the_daemon_takes() {
         "socket_mode = \"0660\"",
         "socket_group = \"4242\"",
         "clients_max = 20000",
+        "ring_memory_max_bytes = 268435456",
         "ingest_threads = 7",
         "log_level = \"debug\"",
         "board = \"n150 \\\"upper\\\" \\\\ slot\"",

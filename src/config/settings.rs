@@ -18,6 +18,9 @@ pub(super) const VARIABLE_PREFIX: &str = "TTMEM_";
 /// million.
 const CLIENTS: Range = Range { min: 1, max: 1_000_000 };
 
+/// None, up to more than any host has.
+const RING_BYTES: Range = Range { min: 0, max: 1 << 40 };
+
 /// Beyond 64 the threads would only contend for the registry.
 const THREADS: Range = Range { min: 1, max: 64 };
 
@@ -206,6 +209,20 @@ pub const SETTINGS: &[Setting] = &[
                   on open files (ulimit -n, LimitNOFILE= in systemd) has to lie higher.",
         apply: |config, text| CLIENTS.parse(text).map(|count| config.clients_max = count),
         show: |config| config.clients_max.to_string(),
+    },
+    Setting {
+        key: "ring_memory_max_bytes",
+        flag: "ring-memory-max-bytes",
+        section: "Client socket",
+        value_name: "BYTES",
+        kind: Kind::Number(RING_BYTES),
+        default: "1073741824",
+        reload: false,
+        help: "Memory of the host that the rings of one user's processes take, at most",
+        details: "0 to 1099511627776. A ring takes 48 bytes for each of its records, 192 KiB for the client library's \
+                  4096. A client that gets no rings reports in frames, and is counted. 0 grants none to anybody.",
+        apply: |config, text| RING_BYTES.parse(text).map(|bytes| config.ring_memory_max_bytes = bytes),
+        show: |config| config.ring_memory_max_bytes.to_string(),
     },
     Setting {
         key: "ingest_threads",

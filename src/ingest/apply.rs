@@ -13,8 +13,8 @@ use super::devices::Statement;
 use super::processes::Tracked;
 use super::reporters::ProcessClient;
 use crate::registry::{
-    Allocated, AllocationFailure, Arch, Batch, BufferFilter, Cursor, DEVICES_MAX, Device, Event, KernelKind,
-    Loss, MemoryType, Refusal, Rejection, Reporter, Time, TraceContext,
+    Allocated, AllocationFailure, Arch, Batch, BufferFilter, Cursor, DEVICES_MAX, Device, Event, EventTally,
+    KernelKind, Loss, MemoryType, Refusal, Rejection, Reporter, Time, TraceContext,
 };
 
 /// Buffers that one dump lists singly; the sums beside them cover all.
@@ -34,8 +34,8 @@ const STATEMENT_COST: u32 = 50;
 pub(super) struct Applier {
     context: Arc<Context>,
     attribution: Attribution,
-    /// Messages seen in the current run of frames, by kind.
-    counts: [u64; Event::ALL.len()],
+    /// Messages seen in the current run of frames.
+    tally: EventTally,
     /// A HELLO that the session has to act on before it goes on.
     hello: Option<Hello>,
     /// Which of its process's clients speaks, if it has said so.
@@ -51,7 +51,7 @@ struct Speaker {
 
 impl Applier {
     pub(super) fn new(context: Arc<Context>, attribution: Attribution) -> Self {
-        Self { context, attribution, counts: [0; Event::ALL.len()], hello: None, speaker: None }
+        Self { context, attribution, tally: EventTally::default(), hello: None, speaker: None }
     }
 
     pub(super) fn peer_pid(&self) -> u32 {
@@ -69,14 +69,16 @@ impl Applier {
         out: &mut Vec<u8>,
     ) -> Result<usize, Fault> {
         let frame_bytes = layout.frame_bytes();
-        let messages =
-            frames.chunks_exact(frame_bytes).zip((offset..).step_by(frame_bytes)).map(|(frame, offset)| {
-                let message =
-                    wire::decode_request(frame, layout).map_err(|error| BadFrame::new(error, offset))?;
-                Ok((message, offset))
-            });
+        let chunks = frames.chunks_exact(frame_bytes);
+        let whole = frames.len() - chunks.remainder().len();
+        let mut next = offset;
+        let messages = chunks.map(|frame| {
+            let at = next;
+            next += frame_bytes as u64;
+            let message = wire::decode_request(frame, layout).map_err(|error| BadFrame::new(error, at))?;
+            Ok((message, at))
+        });
         let stopped_at = self.apply_messages(messages, layout, time, out)?;
-        let whole = frames.len() - frames.len() % frame_bytes;
         Ok(stopped_at.map_or(whole, |at| (at - offset) as usize))
     }
 
@@ -158,11 +160,7 @@ impl Applier {
         out: &mut Vec<u8>,
     ) -> Result<Option<u64>, Fault> {
         let outcome = self.apply_in_turn(messages, layout, time, out);
-        for (event, count) in Event::ALL.iter().zip(&mut self.counts) {
-            if *count > 0 {
-                self.context.registry.events().count(*event, std::mem::take(count));
-            }
-        }
+        self.context.registry.events().absorb(&mut self.tally);
         outcome
     }
 
@@ -173,7 +171,6 @@ impl Applier {
         time: Time,
         out: &mut Vec<u8>,
     ) -> Result<Option<u64>, Fault> {
-        let context = Arc::clone(&self.context);
         let mut budget = TURN_BUDGET;
         let mut next = messages.next().transpose()?;
         while let Some((message, at)) = next {
@@ -195,15 +192,16 @@ impl Applier {
                 budget = budget.saturating_sub(RESOLUTION_COST);
             }
             let tracked = self.attribution.process(claimed, time.monotonic_ns)?;
-            let mut batch = context.registry.batch(tracked.process(), time.monotonic_ns);
+            let registry = &self.context.registry;
+            let mut batch = registry.batch(tracked.process(), time.monotonic_ns);
             let (reporter, is_outdated) = self.speaks_for(claimed);
             batch.report_as(reporter);
             let mut at = at;
             next = loop {
-                self.counts[report.event as usize] += 1;
+                self.tally.note(report.event);
                 if is_outdated {
                     // A newer connection of the same process has reported it once more.
-                } else if let Err(rejection) = report.apply(&mut batch, context.registry.events(), time) {
+                } else if let Err(rejection) = report.apply(&mut batch, registry.events(), time) {
                     self.reject(rejection, at, time);
                 }
                 budget = budget.saturating_sub(batch.take_searches());
@@ -256,30 +254,30 @@ impl Applier {
     fn answer(&mut self, message: &Header, layout: Layout, at: u64, time: Time, out: &mut Vec<u8>) {
         match message.kind {
             Kind::DumpRemaining => {
-                self.counts[Event::DumpRemaining as usize] += 1;
+                self.tally.note(Event::DumpRemaining);
                 self.dump_buffers(time);
             }
             Kind::DumpKernels => {
-                self.counts[Event::DumpKernels as usize] += 1;
+                self.tally.note(Event::DumpKernels);
                 self.dump_kernels(time);
             }
             Kind::Hello => {
-                self.counts[Event::Hello as usize] += 1;
+                self.tally.note(Event::Hello);
                 // Of a later version than ours: the client knows how to go on without it.
                 self.hello = Hello::of(message);
             }
             Kind::Lost => {
-                self.counts[Event::Lost as usize] += 1;
+                self.tally.note(Event::Lost);
                 self.context.registry.events().lose_many(Loss::Client, message.size_bytes);
             }
             Kind::Capacity => {
-                self.counts[Event::Capacity as usize] += 1;
+                self.tally.note(Event::Capacity);
                 if let Err(rejection) = self.state_capacity(message, layout) {
                     self.reject(rejection, at, time);
                 }
             }
             Kind::Note => {
-                self.counts[Event::Note as usize] += 1;
+                self.tally.note(Event::Note);
                 self.tell_note(message, time);
             }
             _ => match self.reply(message, at, time) {
@@ -572,7 +570,8 @@ const _: () = assert!(wire::DEVICE_ID_MAX == DEVICES_MAX as i32 - 1);
 const _: () = assert!(wire::BUFFER_BYTES_MAX == crate::registry::BUFFER_BYTES_MAX);
 
 fn device_totals(device: &Device) -> Totals {
-    let usage_bytes = |memory_type| device.memory(memory_type).usage_bytes();
+    let by_type = device.usage_bytes();
+    let usage_bytes = |memory_type: MemoryType| by_type[memory_type.index()];
     Totals {
         dram_bytes: usage_bytes(MemoryType::Dram),
         l1_bytes: usage_bytes(MemoryType::L1),

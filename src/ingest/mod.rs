@@ -94,7 +94,8 @@ impl Context {
         let policy = Policy::new(config);
         let arguments = ArgumentsReader::start()?;
         let clients = AtomicU32::new(0);
-        let (ring_memory, instance) = (Arc::default(), clock::unix_ns());
+        let ring_memory = RingMemory::new(Arc::clone(&registry), config.ring_memory_max_bytes);
+        let instance = clock::unix_ns();
         Ok(Arc::new(Context {
             registry,
             processes,

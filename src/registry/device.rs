@@ -184,6 +184,12 @@ impl Device {
         self.info.store(Arc::new(info));
     }
 
+    /// Bytes in use, by memory type: what a query asks for.
+    pub fn usage_bytes(&self) -> [u64; MemoryType::COUNT] {
+        let row = self.place.row();
+        std::array::from_fn(|index| MemoryFigures::of(row, index).usage_bytes.load(Relaxed))
+    }
+
     /// Its memory of one type.
     pub fn memory(&self, memory_type: MemoryType) -> DeviceMemory<'_> {
         let index = memory_type.index();

@@ -51,7 +51,9 @@ pub use census::{CENSUS_AGES, CensusClass, Held, SizeClass, census_age_ns};
 pub use chronicle::{CHRONICLE_MOMENTS_MAX, Moment};
 pub use container::{Container, ContainerMemory, ContainerNames, ContainerSnapshot};
 pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Untracked, UntrackedProcess};
-pub use events::{ConnectionLayout, Event, EventCounters, EventSnapshot, Loss, Omission, Rejection};
+pub use events::{
+    ConnectionLayout, Event, EventCounters, EventSnapshot, EventTally, Loss, Omission, Rejection, RingRefusal,
+};
 pub use exemplars::{Exemplar, Exemplars, PlaceExemplars};
 pub use exit::Exit;
 pub use feed::{AllocationFailure, Ending, FEED_OCCURRENCES_MAX, FailureReason, Occurrence, RejectedPeer};

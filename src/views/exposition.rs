@@ -390,9 +390,10 @@ impl<E: Exposition> Family<'_, E> {
     }
 
     fn rows(&mut self, labels: &[(&str, &str)], rows: Rows<'_>, since: f64) {
-        let label = self.metric.labels.last().copied().unwrap_or_default();
         for (name, value) in rows {
-            let pairs: Vec<_> = labels.iter().copied().chain([(label, *name)]).collect();
+            // What has no labels has one row, without a name.
+            let own = self.metric.labels.last().map(|label| (*label, *name));
+            let pairs: Vec<_> = labels.iter().copied().chain(own).collect();
             self.sample(&E::labels(&pairs), Value::Unsigned(*value), since);
         }
     }
