@@ -90,6 +90,8 @@ mod tests {
             container: None,
             start_time_seconds: None,
             source: Source::Socket,
+            slurm: None,
+            ns_pid: None,
         };
         Arc::new(Process::new(Identity { pid: 1, start_ticks: serial }, info, serial, 0, None))
     }
