@@ -327,12 +327,17 @@ fn the_daemon_starts_as_the_pod_starts_it() {
         "--listen=0.0.0.0:8080",
         "--shm-dir=/run/shm",
         "--container-log-dir=/run/containers",
+        "--kubelet-pods-socket=none",
+        "--kubelet-resources-socket=/run/kubelet/pod-resources/kubelet.sock",
     ];
     assert_eq!(arguments, expected);
     // Every path in the arguments is one that is mounted.
     let mounts = container["volumeMounts"].as_array().unwrap();
     let places: Vec<_> = mounts.iter().map(|mount| mount["mountPath"].as_str().unwrap()).collect();
-    assert_eq!(places, ["/etc/ttmem", "/run/ttmem", "/run/shm", "/run/containers"]);
+    assert_eq!(
+        places,
+        ["/etc/ttmem", "/run/ttmem", "/run/shm", "/run/containers", "/run/kubelet/pod-resources"]
+    );
 
     let directory = Directory::new();
     let config = directory.join("ttmem.toml");

@@ -14,6 +14,7 @@ mod container;
 mod device;
 mod index;
 mod kernel;
+mod kubelet;
 mod ledger;
 mod page;
 mod process;
@@ -39,17 +40,20 @@ use telling::Telling;
 
 pub use cell::{Cell, Counters};
 pub use container::{Container, ContainerMemory, ContainerNames, ContainerSnapshot};
-pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Untracked, UntrackedProcess};
+pub use device::{
+    Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Renumbered, Untracked, UntrackedProcess,
+};
 pub use events::{ConnectionLayout, Event, EventCounters, EventSnapshot, Loss, Omission, Rejection};
 pub use exemplars::{Exemplar, Exemplars, PlaceExemplars};
 pub use feed::{AllocationFailure, Ending, FEED_OCCURRENCES_MAX, FailureReason, Occurrence, RejectedPeer};
 pub use histogram::{HistogramSnapshot, Scale};
 pub use kernel::{KernelKind, KernelTally};
+pub use kubelet::{Assigned, Kubelet, KubeletFailure, KubeletSnapshot, KubeletSource, SourceSnapshot};
 pub use ledger::{Allocated, BUFFER_BYTES_MAX, Batch, CELL_BYTES_MAX, PROCESS_BUFFERS_MAX, Refusal};
 pub use listing::{BufferFilter, BufferPage, BufferSnapshot, Cursor};
 pub use memory_type::MemoryType;
 pub use page::{HOLDERS_MAX, Page, Pages};
-pub use process::{Identity, Process, ProcessInfo, Rendering, Source, TraceContext};
+pub use process::{Identity, Process, ProcessInfo, Rendering, SlurmJob, SlurmSource, Source, TraceContext};
 pub use snapshot::{
     DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot, Time,
 };
@@ -79,6 +83,7 @@ pub struct Registry {
     /// Whom to tell, and of what.
     feed: Option<(Feed, FeedPolicy)>,
     exemplars: ArcSwap<Exemplars>,
+    kubelet: Kubelet,
     started_ns: u64,
     pages: Option<Pages>,
 }
@@ -104,6 +109,7 @@ impl Registry {
             events: EventCounters::default(),
             feed: None,
             exemplars: ArcSwap::default(),
+            kubelet: Kubelet::default(),
             started_ns,
             pages,
         }
@@ -217,6 +223,11 @@ impl Registry {
     /// The counters of what has come in.
     pub fn events(&self) -> &EventCounters {
         &self.events
+    }
+
+    /// What is known of the kubelet.
+    pub fn kubelet(&self) -> &Kubelet {
+        &self.kubelet
     }
 
     /// Everything, at one instant. Takes no lock that a report could wait for.

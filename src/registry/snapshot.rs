@@ -10,7 +10,8 @@ use super::container::{ContainerSnapshot, Containers};
 use super::device::Device;
 use super::histogram::HistogramSnapshot;
 use super::{
-    Cell, Counters, DeviceInfo, EventSnapshot, Exemplars, FailureReason, MemoryType, Process, Registry,
+    Cell, Counters, DeviceInfo, EventSnapshot, Exemplars, FailureReason, KubeletSnapshot, MemoryType,
+    Process, Registry,
 };
 
 /// How often the processes are read while their sum is more than was ever held at once.
@@ -60,6 +61,8 @@ pub struct Snapshot {
     pub events: EventSnapshot,
     /// Buffers whose spans a collector has.
     pub exemplars: Arc<Exemplars>,
+    /// What is known of the kubelet.
+    pub kubelet: KubeletSnapshot,
 }
 
 /// One device.
@@ -188,7 +191,8 @@ impl Snapshot {
         let containers = containers.finish();
         let exemplars = registry.exemplars.load_full();
         let started_ns = registry.started_ns;
-        Snapshot { time, started_ns, devices, processes, containers, events, exemplars }
+        let kubelet = registry.kubelet.snapshot();
+        Snapshot { time, started_ns, devices, processes, containers, events, exemplars, kubelet }
     }
 }
 
