@@ -180,15 +180,16 @@ impl Search {
         }
         let answer = container_names(&pods.socket);
         let now_ns = clock::monotonic_ns();
-        pods.is_absent = matches!(answer, Err(CallError::Absent));
         let kubelet = self.registry.kubelet();
+        let has_answered = kubelet.has_answered(KubeletSource::PodsApi);
+        // A host without it. One that had it is starting it again.
+        pods.is_absent = !has_answered && matches!(answer, Err(CallError::Absent));
         match answer {
             Ok(names) => {
                 (pods.names, pods.pause_ns) = (names, ASK_INTERVAL_NS);
                 kubelet.succeed(KubeletSource::PodsApi, clock::unix_ns(), now_ns - started_ns);
             }
-            // A host without it. One that had it is starting it again.
-            Err(CallError::Absent) if !kubelet.has_answered(KubeletSource::PodsApi) => {}
+            Err(_) if pods.is_absent => {}
             Err(error) => {
                 pods.pause_ns = (2 * pods.pause_ns).min(ASK_INTERVAL_MAX_NS);
                 kubelet.fail(KubeletSource::PodsApi, error.failure());
