@@ -4,6 +4,8 @@ use hyper::body::Bytes;
 
 /// A frame's head: whether the message is compressed, and its length.
 const HEAD_BYTES: usize = 5;
+/// A message without a field, framed.
+pub(crate) const EMPTY_FRAME: &[u8] = &[0; HEAD_BYTES];
 
 /// A message as gRPC sends it.
 pub(crate) fn frame(message: &[u8], is_compressed: bool) -> std::io::Result<Bytes> {
@@ -38,6 +40,7 @@ mod tests {
         let framed = frame(b"abc", false).expect("short");
         assert_eq!(framed.as_ref(), [0, 0, 0, 0, 3, b'a', b'b', b'c']);
         assert_eq!(message(&framed).expect("a frame").as_ref(), b"abc");
+        assert_eq!(frame(b"", false).expect("short"), EMPTY_FRAME);
         for wrong in [&b"\0\0\0\0"[..], b"\0\0\0\0\x02a", b"\x01\0\0\0\x01a", b""] {
             assert_eq!(message(&Bytes::copy_from_slice(wrong)), None, "{wrong:?}");
         }

@@ -18,8 +18,14 @@ use support::regions::write_region;
 use support::{Daemon, Directory, installed_peer, peers, ttmem};
 
 /// Host directories that the chart may mount, and whether the daemon may write there.
-const HOST_VOLUMES: [(&str, bool); 4] =
-    [("socket", true), ("shm", false), ("passwd", false), ("containers", false)];
+const HOST_VOLUMES: [(&str, bool); 6] = [
+    ("socket", true),
+    ("shm", false),
+    ("passwd", false),
+    ("containers", false),
+    ("kubelet-pod-resources", false),
+    ("kubelet-pods-api", false),
+];
 
 #[test]
 fn every_values_file_renders_to_valid_objects() {

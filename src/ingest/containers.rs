@@ -134,7 +134,7 @@ impl Search {
 
     /// Looks as long as anybody waits, and now and then, until nobody can ask any more.
     fn follow(mut self, unnamed: &Receiver<Weak<Container>>) {
-        self.refresh();
+        self.ask();
         loop {
             let patience = match (self.waiting.is_empty(), &self.pods) {
                 (false, _) => LOOK_INTERVAL,
@@ -150,7 +150,7 @@ impl Search {
             let came = came.into_iter().chain(unnamed.try_iter());
             self.waiting.extend(came.map(|container| Waiting { container, since_ns }));
             if self.waiting.is_empty() {
-                self.refresh();
+                self.ask();
             } else {
                 self.look();
             }
@@ -164,11 +164,6 @@ impl Search {
         if !self.waiting.is_empty() && self.ask() {
             self.settle(&logs, clock::monotonic_ns());
         }
-    }
-
-    /// Asks the kubelet although nobody waits.
-    fn refresh(&mut self) {
-        self.ask();
     }
 
     /// Asks the kubelet, if it may be asked again; whether it was.

@@ -18,8 +18,9 @@ use messages::{ContainerResources, ListPodResourcesResponse, ListPodsResponse, P
 
 use crate::registry::{Assigned, ContainerNames};
 
-const LIST_PODS: &str = "/v1alpha1.Pods/ListPods";
-const LIST_RESOURCES: &str = "/v1.PodResourcesLister/List";
+/// The methods. The host means nothing on a Unix socket, but HTTP wants one.
+const LIST_PODS: &str = "http://localhost/v1alpha1.Pods/ListPods";
+const LIST_RESOURCES: &str = "http://localhost/v1.PodResourcesLister/List";
 /// The fields of pods that are wanted: everything else, environments and annotations among it, stays with the kubelet.
 const FIELD_MASK: (HeaderName, HeaderValue) = (
     HeaderName::from_static("x-kubernetes-fieldmask"),

@@ -9,12 +9,12 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http2;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::UnixStream;
 use tokio::runtime::Builder;
 
-use crate::grpc::{frame, message};
+use crate::grpc::{EMPTY_FRAME, message};
 use crate::registry::KubeletFailure;
 
 /// The kubelet answers out of its memory; one that takes longer has other worries, and is asked again later.
@@ -61,7 +61,7 @@ impl CallError {
 }
 
 /// Calls a method that wants to know nothing, and waits for its answer. `metadata` is sent beside gRPC's own.
-pub(super) fn unary(socket: &Path, method: &str, metadata: &HeaderMap) -> Result<Bytes, CallError> {
+pub(super) fn unary(socket: &Path, method: &'static str, metadata: &HeaderMap) -> Result<Bytes, CallError> {
     // Looked at before anything is made for the call: on most hosts there is nothing.
     match std::fs::metadata(socket) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(CallError::Absent),
@@ -79,7 +79,7 @@ pub(super) fn unary(socket: &Path, method: &str, metadata: &HeaderMap) -> Result
     })
 }
 
-async fn attempt(socket: &Path, method: &str, metadata: &HeaderMap) -> Result<Bytes, CallError> {
+async fn attempt(socket: &Path, method: &'static str, metadata: &HeaderMap) -> Result<Bytes, CallError> {
     let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => CallError::Absent,
         _ => unreachable(&error),
@@ -90,11 +90,9 @@ async fn attempt(socket: &Path, method: &str, metadata: &HeaderMap) -> Result<By
         builder.handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
     // It ends with the call's runtime; what it fails with the call fails with as well.
     tokio::spawn(connection);
-    let mut request = Request::new(Full::new(frame(&[], false).map_err(|error| unreachable(&error))?));
+    let mut request = Request::new(Full::new(Bytes::from_static(EMPTY_FRAME)));
     *request.method_mut() = Method::POST;
-    // The host means nothing on a Unix socket, but HTTP wants one.
-    *request.uri_mut() =
-        format!("http://localhost{method}").parse().map_err(|error| CallError::Malformed(excerpt(&error)))?;
+    *request.uri_mut() = Uri::from_static(method);
     let headers = request.headers_mut();
     headers.extend(metadata.clone());
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -136,13 +134,16 @@ fn failed(error: &(dyn Error + 'static)) -> CallError {
     while let Some(cause) = causes[causes.len() - 1].source() {
         causes.push(cause);
     }
-    match causes.iter().find_map(|error| error.downcast_ref::<io::Error>()) {
-        Some(error) => unreachable(error),
-        None => {
-            let texts: Vec<_> = causes.iter().map(ToString::to_string).collect();
-            CallError::Malformed(excerpt(&texts.join(": ")))
-        }
-    }
+    let is_broken = causes.iter().any(|cause| {
+        let http = cause.downcast_ref::<hyper::Error>();
+        cause.is::<io::Error>()
+            || http.is_some_and(|error| {
+                error.is_closed() || error.is_canceled() || error.is_incomplete_message()
+            })
+    });
+    let texts: Vec<_> = causes.iter().map(ToString::to_string).collect();
+    let text = excerpt(&texts.join(": "));
+    if is_broken { CallError::Unreachable(text) } else { CallError::Malformed(text) }
 }
 
 fn excerpt(text: &impl ToString) -> String {
