@@ -11,6 +11,7 @@ mod attribution;
 mod containers;
 mod kubelet;
 mod processes;
+mod reporters;
 
 mod apply;
 mod ring;

@@ -11,7 +11,7 @@ use super::device::Device;
 use super::histogram::HistogramSnapshot;
 use super::{
     Cell, Counters, DeviceInfo, EventSnapshot, Exemplars, FailureReason, KubeletSnapshot, MemoryType,
-    Process, Registry,
+    Process, Registry, Suspicion,
 };
 
 /// How often the processes are read while their sum is more than was ever held at once.
@@ -63,6 +63,8 @@ pub struct Snapshot {
     pub exemplars: Arc<Exemplars>,
     /// What is known of the kubelet.
     pub kubelet: KubeletSnapshot,
+    /// What looks as if it leaked, the surest first.
+    pub suspicions: Arc<Vec<Suspicion>>,
 }
 
 /// One device.
@@ -132,6 +134,8 @@ pub struct ProcessMemory {
     pub memory_type: MemoryType,
     /// The counters.
     pub counters: Counters,
+    /// How sure it is that it leaks, above 0 and below 1; `None` where nothing looks like it.
+    pub leak_score: Option<f64>,
 }
 
 impl Snapshot {
@@ -190,15 +194,32 @@ impl Snapshot {
         let devices = registry.devices().map(|device| device_snapshot(device, &sums, &users, time)).collect();
         let containers = containers.finish();
         let exemplars = registry.exemplars.load_full();
+        let suspicions = registry.suspicions.load_full();
+        score(&mut processes, &suspicions);
         let started_ns = registry.started_ns;
         let kubelet = registry.kubelet.snapshot();
-        Snapshot { time, started_ns, devices, processes, containers, events, exemplars, kubelet }
+        Snapshot { time, started_ns, devices, processes, containers, events, exemplars, kubelet, suspicions }
     }
 }
 
 impl ProcessMemory {
     pub(super) fn of(cell: &Cell) -> ProcessMemory {
-        ProcessMemory { device: cell.device(), memory_type: cell.memory_type(), counters: cell.read() }
+        let (device, memory_type, counters) = (cell.device(), cell.memory_type(), cell.read());
+        ProcessMemory { device, memory_type, counters, leak_score: None }
+    }
+}
+
+/// Marks the memory that is suspected.
+fn score(processes: &mut [ProcessSnapshot], suspicions: &[Suspicion]) {
+    for suspicion in suspicions {
+        let serial = suspicion.process.serial();
+        let Ok(number) = processes.binary_search_by_key(&serial, |process| process.process.serial()) else {
+            continue;
+        };
+        let place = (suspicion.device, suspicion.memory_type);
+        let memory = processes[number].memory.iter_mut();
+        let suspected = memory.filter(|memory| (memory.device, memory.memory_type) == place);
+        suspected.for_each(|memory| memory.leak_score = Some(suspicion.score));
     }
 }
 
