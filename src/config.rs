@@ -93,6 +93,12 @@ pub struct Config {
     pub shm_interval_ms: u64,
     /// Where the kubelet has an entry for every container; none if their names are not to be looked up.
     pub container_log_dir: Option<PathBuf>,
+    /// The socket of the kubelet's pods API; none if it is not to be asked.
+    pub kubelet_pods_socket: Option<PathBuf>,
+    /// The socket of the kubelet's pod-resources API; none if it is not to be asked.
+    pub kubelet_resources_socket: Option<PathBuf>,
+    /// Whether processes' environments are read for the Slurm job that they name.
+    pub process_environment: bool,
     /// Seconds that the series of an ended process stay.
     pub process_linger_seconds: u64,
     /// Processes that have series of their own, per device.
@@ -135,6 +141,9 @@ impl Default for Config {
             driver_sys_dir: Some(PathBuf::from("/sys/class/tenstorrent")),
             shm_interval_ms: 100,
             container_log_dir: Some(PathBuf::from("/var/log/containers")),
+            kubelet_pods_socket: Some(PathBuf::from("/var/lib/kubelet/pods-api/pods-api.sock")),
+            kubelet_resources_socket: Some(PathBuf::from("/var/lib/kubelet/pod-resources/kubelet.sock")),
+            process_environment: false,
             process_linger_seconds: 300,
             processes_max: 1000,
             otlp: OtlpConfig::default(),

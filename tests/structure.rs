@@ -13,14 +13,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("socket", &[]),
     ("activation", &[]),
     ("throttle", &[]),
+    // What ingest's questions to the kubelet and the export over OTLP have in common.
+    ("grpc", &[]),
     ("config", &[]),
     ("mapping", &[]),
     // What it publishes lies in the stats pages, whose layout is the protocol's.
     ("registry", &["wire::stats", "wire::Arch", "mapping"]),
-    ("ingest", &["wire", "registry", "config", "clock", "socket", "throttle", "mapping"]),
+    ("ingest", &["wire", "registry", "config", "clock", "socket", "throttle", "mapping", "grpc"]),
     ("views", &["registry"]),
     ("analysis", &["registry"]),
-    ("sinks", &["registry", "views", "analysis", "config", "clock", "socket", "throttle"]),
+    ("sinks", &["registry", "views", "analysis", "config", "clock", "socket", "throttle", "grpc"]),
     (
         "daemon",
         &[

@@ -365,7 +365,7 @@ pub const SETTINGS: &[Setting] = &[
         help: "Where tt-metal publishes its memory regions",
         details: "none: do not read them.",
         apply: |config, text| values::unless_none(text, values::path).map(|dir| config.shm_dir = dir),
-        show: |config| shown_directory(config.shm_dir.as_deref()),
+        show: |config| shown_path(config.shm_dir.as_deref()),
     },
     Setting {
         key: "shm_interval_ms",
@@ -394,7 +394,50 @@ pub const SETTINGS: &[Setting] = &[
         apply: |config, text| {
             values::unless_none(text, values::path).map(|dir| config.container_log_dir = dir)
         },
-        show: |config| shown_directory(config.container_log_dir.as_deref()),
+        show: |config| shown_path(config.container_log_dir.as_deref()),
+    },
+    Setting {
+        key: "kubelet_pods_socket",
+        flag: "kubelet-pods-socket",
+        section: "Other sources",
+        value_name: "PATH",
+        kind: Kind::Path,
+        default: "/var/lib/kubelet/pods-api/pods-api.sock",
+        reload: false,
+        help: "Unix socket of the kubelet's pods API, which tells a container's pod and namespace",
+        details: "Kubelets from 1.37 on have it. It is asked for containers that container_log_dir does not name, and                   once a minute. A socket that is not there is a host without it. none: do not ask.",
+        apply: |config, text| {
+            values::unless_none(text, values::path).map(|path| config.kubelet_pods_socket = path)
+        },
+        show: |config| shown_path(config.kubelet_pods_socket.as_deref()),
+    },
+    Setting {
+        key: "kubelet_resources_socket",
+        flag: "kubelet-resources-socket",
+        section: "Other sources",
+        value_name: "PATH",
+        kind: Kind::Path,
+        default: "/var/lib/kubelet/pod-resources/kubelet.sock",
+        reload: false,
+        help: "Unix socket of the kubelet's pod-resources API, which tells the devices that containers were given",
+        details: "From it come the containers that were given a device, whether they use it or not. A socket that is                   not there is a host without it. none: do not ask.",
+        apply: |config, text| {
+            values::unless_none(text, values::path).map(|path| config.kubelet_resources_socket = path)
+        },
+        show: |config| shown_path(config.kubelet_resources_socket.as_deref()),
+    },
+    Setting {
+        key: "process_environment",
+        flag: "process-environment",
+        section: "Other sources",
+        value_name: "true|false",
+        kind: Kind::Switch,
+        default: "false",
+        reload: false,
+        help: "Look for a Slurm job in the environment of processes whose control group names none",
+        details: "Switch it on where Slurm does not track jobs by control groups. Only SLURM_JOB_ID and SLURM_STEP_ID                   are kept; they are what the process's user has written, and nothing vouches for them.",
+        apply: |config, text| values::switch(text).map(|on| config.process_environment = on),
+        show: |config| config.process_environment.to_string(),
     },
     Setting {
         key: "driver_proc_dir",
@@ -408,7 +451,7 @@ pub const SETTINGS: &[Setting] = &[
         details: "From it come the processes that hold a device and report nothing. A directory that is not \
                   there is a host without the driver. none: do not look.",
         apply: |config, text| values::unless_none(text, values::path).map(|dir| config.driver_proc_dir = dir),
-        show: |config| shown_directory(config.driver_proc_dir.as_deref()),
+        show: |config| shown_path(config.driver_proc_dir.as_deref()),
     },
     Setting {
         key: "driver_sys_dir",
@@ -422,7 +465,7 @@ pub const SETTINGS: &[Setting] = &[
         details: "From it come card type, serial number, unique id, PCI address and firmware; a card of a \
                   known product also has its capacities. none: do not look.",
         apply: |config, text| values::unless_none(text, values::path).map(|dir| config.driver_sys_dir = dir),
-        show: |config| shown_directory(config.driver_sys_dir.as_deref()),
+        show: |config| shown_path(config.driver_sys_dir.as_deref()),
     },
     Setting {
         key: "demo",
@@ -472,7 +515,7 @@ pub const SETTINGS: &[Setting] = &[
         help: "Directory for what outlives the daemon",
         details: "It is made if it is not there, and is for the daemon's user alone. none: nothing is kept.",
         apply: |config, text| values::unless_none(text, values::path).map(|dir| config.state_dir = dir),
-        show: |config| shown_directory(config.state_dir.as_deref()),
+        show: |config| shown_path(config.state_dir.as_deref()),
     },
     history::KEEP_1S,
     history::KEEP_10S,
@@ -525,6 +568,6 @@ pub const SETTINGS: &[Setting] = &[
     },
 ];
 
-fn shown_directory(directory: Option<&Path>) -> String {
-    quoted(&directory.map_or("none".into(), Path::to_string_lossy))
+fn shown_path(path: Option<&Path>) -> String {
+    quoted(&path.map_or("none".into(), Path::to_string_lossy))
 }

@@ -16,6 +16,7 @@ mod device;
 mod exit;
 mod index;
 mod kernel;
+mod kubelet;
 mod ledger;
 mod page;
 mod process;
@@ -50,7 +51,9 @@ pub use cell::{Cell, Counters};
 pub use census::{CENSUS_AGES, CensusClass, Held, SizeClass, census_age_ns};
 pub use chronicle::{CHRONICLE_MOMENTS_MAX, Moment};
 pub use container::{Container, ContainerMemory, ContainerNames, ContainerSnapshot};
-pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Untracked, UntrackedProcess};
+pub use device::{
+    Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Renumbered, Untracked, UntrackedProcess,
+};
 pub use events::{
     ConnectionLayout, Event, EventCounters, EventSnapshot, EventTally, Loss, Omission, Rejection, RingRefusal,
 };
@@ -59,11 +62,12 @@ pub use exit::Exit;
 pub use feed::{AllocationFailure, Ending, FEED_OCCURRENCES_MAX, FailureReason, Occurrence, RejectedPeer};
 pub use histogram::{HistogramSnapshot, Scale};
 pub use kernel::{KernelKind, KernelTally};
+pub use kubelet::{Assigned, Kubelet, KubeletFailure, KubeletSnapshot, KubeletSource, SourceSnapshot};
 pub use ledger::{Allocated, BUFFER_BYTES_MAX, Batch, CELL_BYTES_MAX, PROCESS_BUFFERS_MAX, Refusal};
 pub use listing::{BufferFilter, BufferPage, BufferSnapshot, Cursor};
 pub use memory_type::MemoryType;
 pub use page::{HOLDERS_MAX, Page, Pages};
-pub use process::{Identity, Process, ProcessInfo, Rendering, Source, TraceContext};
+pub use process::{Identity, Process, ProcessInfo, Rendering, SlurmJob, SlurmSource, Source, TraceContext};
 pub use reporter::Reporter;
 pub use snapshot::{
     DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot, Time,
@@ -98,6 +102,7 @@ pub struct Registry {
     /// What is to be remembered, if anybody does.
     chronicle: Option<Chronicle>,
     exemplars: ArcSwap<Exemplars>,
+    kubelet: Kubelet,
     suspicions: ArcSwap<Vec<Suspicion>>,
     started_ns: u64,
     pages: Option<Pages>,
@@ -125,6 +130,7 @@ impl Registry {
             feed: None,
             chronicle: None,
             exemplars: ArcSwap::default(),
+            kubelet: Kubelet::default(),
             suspicions: ArcSwap::default(),
             started_ns,
             pages,
@@ -247,6 +253,11 @@ impl Registry {
     /// The counters of what has come in.
     pub fn events(&self) -> &EventCounters {
         &self.events
+    }
+
+    /// What is known of the kubelet.
+    pub fn kubelet(&self) -> &Kubelet {
+        &self.kubelet
     }
 
     /// Everything, at one instant. Takes no lock that a report could wait for.

@@ -1,9 +1,50 @@
-//! Where a metric's samples come from: what a row of the table says about a snapshot.
+//! What a row of the METRICS table is made of.
 
 use crate::registry::{
     ContainerMemory, DeviceSnapshot, Exemplar, FailureReason, HistogramSnapshot, MemorySnapshot,
     ProcessMemory, ProcessSnapshot, Snapshot,
 };
+
+/// One metric family.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name in Prometheus, unit and `_total` included.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// Its unit in OpenTelemetry's spelling (UCUM).
+    pub unit: &'static str,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+    /// Its name in OpenTelemetry; `None` where it is a resource attribute or is not exported.
+    pub opentelemetry: Option<&'static str>,
+    /// Where its samples come from.
+    pub samples: Samples,
+}
+
+/// A metric's type.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Goes up and down.
+    Gauge,
+    /// Only goes up.
+    Counter,
+    /// Counts observations in buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// The type's name in Prometheus.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Gauge => "gauge",
+            Kind::Counter => "counter",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
 
 /// A sample's value.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -50,6 +91,10 @@ pub enum Samples {
     ContainerMemory(fn(&ContainerMemory) -> Option<Value>),
     /// One label with a fixed set of values.
     Rows(fn(&Snapshot) -> Rows<'_>),
+    /// About the daemon: few samples, whose label values are made anew.
+    Labelled(fn(&Snapshot) -> Vec<LabelledRow>),
+    /// The same per container.
+    Containers(fn(&Snapshot) -> Vec<LabelledRow>),
     /// Open connections: one row for each layout, over each transport.
     Connections(&'static [Transport]),
     /// The number of series of each scope in the same exposition: known only to the encoder.
@@ -57,6 +102,9 @@ pub enum Samples {
     /// About the daemon itself, which keeps the value outside the registry.
     Daemon,
 }
+
+/// The values of a metric's labels, in their order, with a sample's value.
+pub type LabelledRow = (Vec<String>, Value);
 
 /// A way in which reports come, and the rows of the connections that use it.
 pub type Transport = (&'static str, fn(&Snapshot) -> Rows<'_>);
