@@ -139,7 +139,7 @@ mod tests {
             let taken = rings.take();
             assert!(taken.iter().flatten().all(|earlier| *earlier < number), "{taken:?}, {number}");
             threads.into_iter().for_each(|thread| thread.join().expect("a thread ends"));
-            assert_eq!(rings.take(), [[], []], "a report after the last");
+            assert!(rings.take().iter().all(Vec::is_empty), "a report after the last");
         });
     }
 
@@ -155,7 +155,7 @@ mod tests {
             let [taken, _] = rings.take();
             assert!(taken.is_sorted() && taken.iter().all(|earlier| *earlier < number));
             reporter.join().expect("a thread ends");
-            assert_eq!(rings.take(), [[], []], "a report after the last");
+            assert!(rings.take().iter().all(Vec::is_empty), "a report after the last");
         });
     }
 }
