@@ -57,7 +57,7 @@ pub(super) fn scraped(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
             goal: None,
         },
         Finding {
-            name: "what the answers leave of the processors, and the limit of the line above where they are full",
+            name: "share of the processors that the answers leave, without what reading them takes",
             spread: Spread::of(&left.collect::<Vec<_>>()),
             goal: None,
         },

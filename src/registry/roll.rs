@@ -50,19 +50,19 @@ impl Roll {
 
     /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Process>> {
-        self.beginning_at_segment(0)
+        self.since_segment(0)
     }
 
     /// Those of a serial number or a later one.
-    pub(super) fn beginning_at_serial(&self, serial: u64) -> impl Iterator<Item = &Arc<Process>> {
+    pub(super) fn since(&self, serial: u64) -> impl Iterator<Item = &Arc<Process>> {
         let ends_before = |segment: &Arc<Segment>| {
             segment[SEGMENT_PROCESSES - 1].get().is_some_and(|process| process.serial() < serial)
         };
-        self.beginning_at_segment(self.segments.partition_point(ends_before))
+        self.since_segment(self.segments.partition_point(ends_before))
             .skip_while(move |process| process.serial() < serial)
     }
 
-    fn beginning_at_segment(&self, first: usize) -> impl Iterator<Item = &Arc<Process>> {
+    fn since_segment(&self, first: usize) -> impl Iterator<Item = &Arc<Process>> {
         let places = self.segments[first..].iter().flat_map(|segment| segment.iter());
         places.take(self.count.saturating_sub(first * SEGMENT_PROCESSES)).filter_map(OnceLock::get)
     }
@@ -121,7 +121,7 @@ mod tests {
         let _longer = (201..=300).fold(thinned, |roll, serial| roll.with(process(serial)));
         for serial in 0..310 {
             let expected: Vec<u64> = (1..=200).filter(|known| known % 3 != 0 && *known >= serial).collect();
-            assert_eq!(serials(shorter.beginning_at_serial(serial)), expected, "from {serial}");
+            assert_eq!(serials(shorter.since(serial)), expected, "from {serial}");
         }
     }
 }
