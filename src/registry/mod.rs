@@ -9,6 +9,7 @@ mod exemplars;
 mod histogram;
 
 mod buffers;
+mod by_size;
 mod cell;
 mod container;
 mod device;
@@ -18,14 +19,17 @@ mod kernel;
 mod ledger;
 mod page;
 mod process;
+mod reporter;
 
 mod chronicle;
 mod feed;
 mod telling;
 
+mod census;
 mod listing;
 pub mod metrics;
 mod snapshot;
+mod suspicion;
 
 #[cfg(test)]
 mod tests;
@@ -41,6 +45,7 @@ use parking_lot::Mutex;
 use telling::Telling;
 
 pub use cell::{Cell, Counters};
+pub use census::{CENSUS_AGES, CensusClass, Held, SizeClass, census_age_ns};
 pub use chronicle::{CHRONICLE_MOMENTS_MAX, Moment};
 pub use container::{Container, ContainerMemory, ContainerNames, ContainerSnapshot};
 pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Untracked, UntrackedProcess};
@@ -55,9 +60,11 @@ pub use listing::{BufferFilter, BufferPage, BufferSnapshot, Cursor};
 pub use memory_type::MemoryType;
 pub use page::{HOLDERS_MAX, Page, Pages};
 pub use process::{Identity, Process, ProcessInfo, Rendering, Source, TraceContext};
+pub use reporter::Reporter;
 pub use snapshot::{
     DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot, Time,
 };
+pub use suspicion::{SUSPECTED_SCORE, Suspicion};
 pub use telling::{
     BurstAllocated, BurstHeld, BurstPart, End, FeedPolicy, ORPHANS_TOLD_MAX, Orphans, Release,
 };
@@ -86,6 +93,7 @@ pub struct Registry {
     /// What is to be remembered, if anybody does.
     chronicle: Option<Chronicle>,
     exemplars: ArcSwap<Exemplars>,
+    suspicions: ArcSwap<Vec<Suspicion>>,
     started_ns: u64,
     pages: Option<Pages>,
 }
@@ -112,6 +120,7 @@ impl Registry {
             feed: None,
             chronicle: None,
             exemplars: ArcSwap::default(),
+            suspicions: ArcSwap::default(),
             started_ns,
             pages,
         }
@@ -315,6 +324,17 @@ impl Registry {
             }
             exemplars
         });
+    }
+
+    /// Replaces what is suspected of leaking, the surest first, and tells of what was not suspected before.
+    pub fn suspect(&self, suspicions: Vec<Suspicion>) {
+        let before = self.suspicions.swap(Arc::new(suspicions.clone()));
+        for suspicion in suspicions.into_iter().filter(Suspicion::is_suspected) {
+            let is_known = before.iter().any(|known| known.is_suspected() && known.is_about_same(&suspicion));
+            if !is_known {
+                self.tell(|| Occurrence::LeakSuspected(Box::new(suspicion)));
+            }
+        }
     }
 
     fn event_snapshot(&self) -> EventSnapshot {

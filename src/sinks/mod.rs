@@ -2,6 +2,7 @@
 
 pub mod sampler;
 
+pub mod analyst;
 pub mod history;
 pub mod http;
 pub mod otlp;

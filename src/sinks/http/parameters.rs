@@ -1,7 +1,7 @@
 //! The parameters in a URL's query, parsed into what the registry understands.
 
 use super::problem::Problem;
-use crate::registry::{BufferFilter, Cursor};
+use crate::registry::{BufferFilter, Cursor, MemoryType};
 use crate::sinks::query::{Refused, device, limit, memory_type, number, parameters, unknown};
 use crate::views::json::decode_cursor;
 
@@ -23,6 +23,14 @@ pub(super) struct BufferRequest {
 pub(super) struct ProcessRequest {
     pub(super) device: Option<u16>,
     pub(super) pid: Option<u32>,
+}
+
+/// What is to fit, and where.
+#[derive(PartialEq, Debug)]
+pub(super) struct FitRequest {
+    pub(super) size_bytes: u64,
+    pub(super) memory_type: MemoryType,
+    pub(super) device: Option<u16>,
 }
 
 impl BufferRequest {
@@ -66,6 +74,24 @@ impl ProcessRequest {
     }
 }
 
+impl FitRequest {
+    pub(super) fn parse(query: Option<&str>) -> Result<FitRequest, Refused> {
+        let (mut size_bytes, mut memory_type_asked, mut device_asked) = (None, MemoryType::Dram, None);
+        for (name, value) in parameters(query) {
+            match name.as_ref() {
+                "size_bytes" => size_bytes = Some(number(&name, &value, "a number of bytes")?),
+                "memory_type" => memory_type_asked = memory_type(&value)?,
+                "device" => device_asked = Some(device(&value)?),
+                _ => return Err(unknown(&name, "size_bytes, memory_type and device")),
+            }
+        }
+        let Some(size_bytes) = size_bytes else {
+            return Err(Refused("size_bytes is missing: the size that is to fit".to_owned()));
+        };
+        Ok(FitRequest { size_bytes, memory_type: memory_type_asked, device: device_asked })
+    }
+}
+
 /// For a path that takes none: a parameter that would be ignored is a mistake that nobody would notice.
 pub(super) fn refuse_any(query: Option<&str>) -> Result<(), Problem> {
     match parameters(query).next() {
@@ -91,7 +117,6 @@ fn cursor(value: &str) -> Result<Cursor, Refused> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::MemoryType;
 
     #[test]
     fn a_full_request_is_understood() {
