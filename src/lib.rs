@@ -14,6 +14,7 @@ pub mod ingest;
 
 pub mod registry;
 
+pub mod analysis;
 pub mod views;
 
 pub mod sinks;

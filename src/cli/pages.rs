@@ -113,6 +113,8 @@ fn processes(holders: &[HolderFigures]) -> Vec<Process> {
             peak_bytes: holder.figure(Figure::PeakBytes),
             buffers: is_reported.then(|| holder.figure(Figure::Buffers)),
             allocated_bytes_total: is_reported.then(|| holder.figure(Figure::AllocatedBytes)),
+            // What it means is said by the API alone.
+            leak_score: None,
         });
     }
     let mut processes: Vec<_> = found.into_values().collect();

@@ -9,11 +9,12 @@ use wire::{Header, Hello, Kind, Layout, Reply, Totals};
 
 use super::Context;
 use super::attribution::Attribution;
-use super::devices::Statement;
 use super::processes::Tracked;
+use super::reporters::ProcessClient;
+use super::statements;
 use crate::registry::{
     Allocated, AllocationFailure, Arch, Batch, BufferFilter, Cursor, DEVICES_MAX, Device, Event, KernelKind,
-    Loss, MemoryType, Refusal, Rejection, Time, TraceContext,
+    Loss, MemoryType, Refusal, Rejection, Reporter, Time, TraceContext,
 };
 
 /// Buffers that one dump lists singly; the sums beside them cover all.
@@ -37,13 +38,20 @@ pub(super) struct Applier {
     counts: [u64; Event::ALL.len()],
     /// A HELLO that the session has to act on before it goes on.
     hello: Option<Hello>,
-    /// The process's generation when the session negotiated: what it still brings of an earlier one counts no more.
-    generation: Option<u64>,
+    /// Which of its process's clients speaks, if it has said so.
+    speaker: Option<Speaker>,
+}
+
+/// Which client of its process a session is of.
+struct Speaker {
+    client: Arc<ProcessClient>,
+    /// The client's generation when it said so: what the session still brings of an earlier one counts no more.
+    generation: u64,
 }
 
 impl Applier {
     pub(super) fn new(context: Arc<Context>, attribution: Attribution) -> Self {
-        Self { context, attribution, counts: [0; Event::ALL.len()], hello: None, generation: None }
+        Self { context, attribution, counts: [0; Event::ALL.len()], hello: None, speaker: None }
     }
 
     pub(super) fn peer_pid(&self) -> u32 {
@@ -85,11 +93,27 @@ impl Applier {
         self.hello.take()
     }
 
-    /// The peer's process, of whose generation this session is from now on.
-    pub(super) fn negotiate(&mut self, time: Time) -> io::Result<Arc<Tracked>> {
-        let tracked = self.attribution.process(self.attribution.peer_pid(), time.monotonic_ns)?;
-        self.generation.get_or_insert_with(|| tracked.generation());
-        Ok(tracked)
+    /// The peer's process.
+    fn peer_process(&mut self, time: Time) -> io::Result<Arc<Tracked>> {
+        self.attribution.process(self.attribution.peer_pid(), time.monotonic_ns)
+    }
+
+    /// The peer's process, of one of whose clients this session is from now on: of the nameless, if it has not said which.
+    pub(super) fn join(&mut self, time: Time) -> io::Result<Arc<Tracked>> {
+        if self.speaker.is_none() {
+            self.identify(0, time)?;
+        }
+        self.peer_process(time)
+    }
+
+    /// The session is of that client of the peer's process from now on, and of its present generation.
+    pub(super) fn identify(&mut self, name: u64, time: Time) -> io::Result<()> {
+        let client = self.peer_process(time)?.client(name);
+        if !self.speaker.as_ref().is_some_and(|speaker| Arc::ptr_eq(&speaker.client, &client)) {
+            let generation = client.generation();
+            self.speaker = Some(Speaker { client, generation });
+        }
+        Ok(())
     }
 
     /// Whether the peer can see the host's processes anyway.
@@ -101,16 +125,28 @@ impl Applier {
         self.attribution.peer_uid()
     }
 
-    /// The peer's process will report anew what it holds: what is known of it is forgotten.
-    pub(super) fn renew(&mut self, number: u64, time: Time) -> io::Result<()> {
-        let tracked = self.attribution.process(self.attribution.peer_pid(), time.monotonic_ns)?;
+    /// That client of the peer's process will report anew what it holds: what it has reported is forgotten.
+    pub(super) fn renew(&mut self, number: u64, name: u64, time: Time) -> io::Result<()> {
+        let tracked = self.peer_process(time)?;
+        let client = tracked.client(name);
         let mut batch = self.context.registry.batch(tracked.process(), time.monotonic_ns);
         // While the ledger is held, so that no older session comes in between. One that was overtaken by a newer one brings nothing.
-        if tracked.renew(number) {
+        if client.renew(number) {
+            batch.report_as(client.reporter());
             batch.forget();
         }
-        self.generation = Some(number);
+        self.speaker = Some(Speaker { client, generation: number });
         Ok(())
+    }
+
+    /// Who speaks for a claimed pid, and whether a newer session of the same client has said it all once more. To be called while the
+    /// process's ledger is held.
+    fn speaks_for(&self, claimed: u32) -> (Reporter, bool) {
+        // A fork that goes on using its parent's socket is no client of its parent's process.
+        let speaker = self.speaker.as_ref().filter(|_| claimed == self.peer_pid());
+        speaker.map_or_else(Default::default, |speaker| {
+            (speaker.client.reporter(), speaker.generation != speaker.client.generation())
+        })
     }
 
     /// Applies messages until there are no more, or until one has to wait: its place is given.
@@ -160,7 +196,8 @@ impl Applier {
             }
             let tracked = self.attribution.process(claimed, time.monotonic_ns)?;
             let mut batch = context.registry.batch(tracked.process(), time.monotonic_ns);
-            let is_outdated = self.generation.is_some_and(|own| own != tracked.generation());
+            let (reporter, is_outdated) = self.speaks_for(claimed);
+            batch.report_as(reporter);
             let mut at = at;
             next = loop {
                 self.counts[report.event as usize] += 1;
@@ -237,54 +274,20 @@ impl Applier {
             }
             Kind::Capacity => {
                 self.counts[Event::Capacity as usize] += 1;
-                if let Err(rejection) = self.state_capacity(message, layout) {
+                let stated = statements::capacity(&self.context.devices, message, self.buffer_types(layout));
+                if let Err(rejection) = stated {
                     self.reject(rejection, at, time);
                 }
             }
             Kind::Note => {
                 self.counts[Event::Note as usize] += 1;
-                self.tell_note(message, time);
+                statements::note(&self.context.throttle, &self.attribution, message, time);
             }
             _ => match self.reply(message, at, time) {
                 Some(reply) => out.extend_from_slice(&reply.encode(layout)),
                 None => self.reject(Rejection::UnexpectedType, at, time),
             },
         }
-    }
-
-    /// A client says what a device has.
-    fn state_capacity(&self, message: &Header, layout: Layout) -> Result<(), Rejection> {
-        let device = device_index(message.device_id).ok_or(Rejection::DeviceOutOfRange)?;
-        let memory_type = memory_type(self.buffer_types(layout), message.buffer_type)?;
-        let statement = Statement::new(message.size_bytes, message.buffer_id)?;
-        self.context.devices.state_capacity(device, memory_type, statement)
-    }
-
-    /// A client says what it cannot tell: that is for whoever runs it to know.
-    fn tell_note(&self, message: &Header, time: Time) {
-        let Some(note) = wire::Note::decode(message.buffer_type) else { return };
-        let Some(suppressed) = self.context.throttle.admit(note.name(), time.monotonic_ns) else { return };
-        let missing = match note {
-            wire::Note::Allocator => {
-                "its tt-metal lacks the allocator's functions: sizes are what buffers ask for, and failures go unnoticed"
-            }
-            wire::Note::Banks => {
-                "its tt-metal lacks the allocator's statistics: neither capacities nor the reasons of failures are told"
-            }
-            wire::Note::CircularBuffers => {
-                "its tt-metal lacks the functions of circular buffers: they are not counted"
-            }
-            wire::Note::Mesh => {
-                "its tt-metal lacks the functions of meshes: what lies on several devices is counted on one"
-            }
-        };
-        warn!(
-            pid = self.peer_pid(),
-            process = self.attribution.peer_name(),
-            note = note.name(),
-            suppressed,
-            "a process cannot tell everything: {missing}; run it with a ttnn that its libttmem_preload.so is made for"
-        );
     }
 
     /// The reply to a message that wants one. It reads atomics only, and answers even what it has to reject: the peer waits for it.
@@ -505,7 +508,7 @@ impl Report {
     }
 }
 
-fn memory_type(buffer_types: wire::BufferTypes, byte: u8) -> Result<MemoryType, Rejection> {
+pub(super) fn memory_type(buffer_types: wire::BufferTypes, byte: u8) -> Result<MemoryType, Rejection> {
     match buffer_types.decode(byte).ok_or(Rejection::BufferType)? {
         wire::BufferType::Dram => Ok(MemoryType::Dram),
         wire::BufferType::L1 => Ok(MemoryType::L1),
@@ -527,7 +530,7 @@ fn rejection(refusal: Refusal) -> Rejection {
     }
 }
 
-fn device_index(device_id: i32) -> Option<u16> {
+pub(super) fn device_index(device_id: i32) -> Option<u16> {
     u16::try_from(device_id).ok().filter(|index| *index < DEVICES_MAX)
 }
 

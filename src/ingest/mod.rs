@@ -10,10 +10,12 @@ mod procfs;
 mod attribution;
 mod containers;
 mod processes;
+mod reporters;
 
 mod apply;
 mod ring;
 mod session;
+mod statements;
 mod stream;
 
 mod replay;

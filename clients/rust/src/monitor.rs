@@ -126,7 +126,7 @@ impl Monitor {
 /// The answer to a HELLO, and the descriptors that came with it.
 fn ask(connection: &mut UnixStream) -> io::Result<([u8; FRAME_BYTES_MAX], Vec<OwnedFd>)> {
     connection.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    let hello = Hello::Ask { features: Features::STATS_PAGE, rings: 0, records: 0 };
+    let hello = Hello::Ask { features: Features::STATS_PAGE, rings: 0, records: 0, client: 0 };
     connection.write_all(&ttmem_wire::encode_request(&hello.header(), Layout::Bytes144))?;
     let mut reply = [0; FRAME_BYTES_MAX];
     let mut descriptors = Vec::new();
