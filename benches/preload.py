@@ -86,7 +86,7 @@ def nanoseconds(python, stand_in, environment):
 
 def build_stand_in(folder):
     """The stand-in for tt-metal, and the program on top of it."""
-    compiler = ["c++", "-std=c++17", "-O2", f"-L{folder}", f"-Wl,-rpath,{folder}"]
+    compiler = ["g++", "-std=c++17", "-O2", f"-L{folder}", f"-Wl,-rpath,{folder}"]
     library, program = f"{folder}/libtt_metal.so", f"{folder}/churn"
     source = ROOT / "tests/peers/stand_in/library.cpp"
     subprocess.run([*compiler, "-shared", "-fPIC", "-o", library, source], check=True)

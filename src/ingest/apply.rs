@@ -9,9 +9,9 @@ use wire::{Header, Hello, Kind, Layout, Reply, Totals};
 
 use super::Context;
 use super::attribution::Attribution;
-use super::devices::Statement;
 use super::processes::Tracked;
 use super::reporters::ProcessClient;
+use super::statements;
 use crate::registry::{
     Allocated, AllocationFailure, Arch, Batch, BufferFilter, Cursor, DEVICES_MAX, Device, Event, EventTally,
     KernelKind, Loss, MemoryType, Refusal, Rejection, Reporter, Time, TraceContext,
@@ -272,54 +272,20 @@ impl Applier {
             }
             Kind::Capacity => {
                 self.tally.note(Event::Capacity);
-                if let Err(rejection) = self.state_capacity(message, layout) {
+                let stated = statements::capacity(&self.context.devices, message, self.buffer_types(layout));
+                if let Err(rejection) = stated {
                     self.reject(rejection, at, time);
                 }
             }
             Kind::Note => {
                 self.tally.note(Event::Note);
-                self.tell_note(message, time);
+                statements::note(&self.context.throttle, &self.attribution, message, time);
             }
             _ => match self.reply(message, at, time) {
                 Some(reply) => out.extend_from_slice(&reply.encode(layout)),
                 None => self.reject(Rejection::UnexpectedType, at, time),
             },
         }
-    }
-
-    /// A client says what a device has.
-    fn state_capacity(&self, message: &Header, layout: Layout) -> Result<(), Rejection> {
-        let device = device_index(message.device_id).ok_or(Rejection::DeviceOutOfRange)?;
-        let memory_type = memory_type(self.buffer_types(layout), message.buffer_type)?;
-        let statement = Statement::new(message.size_bytes, message.buffer_id)?;
-        self.context.devices.state_capacity(device, memory_type, statement)
-    }
-
-    /// A client says what it cannot tell: that is for whoever runs it to know.
-    fn tell_note(&self, message: &Header, time: Time) {
-        let Some(note) = wire::Note::decode(message.buffer_type) else { return };
-        let Some(suppressed) = self.context.throttle.admit(note.name(), time.monotonic_ns) else { return };
-        let missing = match note {
-            wire::Note::Allocator => {
-                "its tt-metal lacks the allocator's functions: sizes are what buffers ask for, and failures go unnoticed"
-            }
-            wire::Note::Banks => {
-                "its tt-metal lacks the allocator's statistics: neither capacities nor the reasons of failures are told"
-            }
-            wire::Note::CircularBuffers => {
-                "its tt-metal lacks the functions of circular buffers: they are not counted"
-            }
-            wire::Note::Mesh => {
-                "its tt-metal lacks the functions of meshes: what lies on several devices is counted on one"
-            }
-        };
-        warn!(
-            pid = self.peer_pid(),
-            process = self.attribution.peer_name(),
-            note = note.name(),
-            suppressed,
-            "a process cannot tell everything: {missing}; run it with a ttnn that its libttmem_preload.so is made for"
-        );
     }
 
     /// The reply to a message that wants one. It reads atomics only, and answers even what it has to reject: the peer waits for it.
@@ -540,7 +506,7 @@ impl Report {
     }
 }
 
-fn memory_type(buffer_types: wire::BufferTypes, byte: u8) -> Result<MemoryType, Rejection> {
+pub(super) fn memory_type(buffer_types: wire::BufferTypes, byte: u8) -> Result<MemoryType, Rejection> {
     match buffer_types.decode(byte).ok_or(Rejection::BufferType)? {
         wire::BufferType::Dram => Ok(MemoryType::Dram),
         wire::BufferType::L1 => Ok(MemoryType::L1),
@@ -562,7 +528,7 @@ fn rejection(refusal: Refusal) -> Rejection {
     }
 }
 
-fn device_index(device_id: i32) -> Option<u16> {
+pub(super) fn device_index(device_id: i32) -> Option<u16> {
     u16::try_from(device_id).ok().filter(|index| *index < DEVICES_MAX)
 }
 

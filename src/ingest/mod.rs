@@ -16,6 +16,7 @@ mod reporters;
 mod apply;
 mod ring;
 mod session;
+mod statements;
 mod stream;
 
 mod replay;
