@@ -167,8 +167,18 @@ impl Session {
         Ok(step)
     }
 
-    /// Sends what has been answered.
+    /// Sends what has been answered. A peer that hears no more may have reported before it went: its end is told by reading.
     async fn reply(&mut self) -> Result<(), Fault> {
+        match self.send_replies().await {
+            Err(Fault::Io(error)) if is_gone(&error) => {
+                self.out.clear();
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
+
+    async fn send_replies(&mut self) -> Result<(), Fault> {
         while !self.out.is_empty() {
             let written = self.stream.write(&self.out).await?;
             self.out.drain(..written);
@@ -416,6 +426,11 @@ impl Session {
             warn!(peer, offset, reason, suppressed, error, "framing lost; connection closed");
         }
     }
+}
+
+/// Whether the peer's socket is closed.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 impl Drop for Session {
