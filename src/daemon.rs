@@ -25,7 +25,7 @@ use crate::config::{
 };
 use crate::heap;
 use crate::ingest::{Devices, Ingest};
-use crate::registry::{FeedPolicy, Pages, Registry, Time};
+use crate::registry::{BufferLimits, FeedPolicy, Pages, Registry, Time};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
 use crate::sinks::otlp::{Exported, Otlp, Span};
 use crate::sinks::traces::{self, RecorderPolicy, Traces};
@@ -186,7 +186,9 @@ fn pages() -> Option<Pages> {
 
 /// An empty registry; it tells what happens if somebody wants to hear it.
 fn new_registry(config: &Config) -> Registry {
-    let registry = Registry::with_pages(clock::monotonic_ns(), pages());
+    let limits =
+        BufferLimits { buffers_max: config.buffers_max, user_buffers_max: config.user_buffers_max() };
+    let registry = Registry::with_pages(clock::monotonic_ns(), pages()).bounded(limits);
     if !has_listener(config) {
         return registry;
     }

@@ -55,6 +55,8 @@ const RUST_FOLDERS: &[&str] = &[
     "wire/tests",
     "wire/fuzz/src",
     "wire/fuzz/fuzz_targets",
+    "fuzz/src",
+    "fuzz/fuzz_targets",
     "clients/rust/src",
     "clients/preload/src",
 ];

@@ -17,6 +17,12 @@ pub(super) const VARIABLE_PREFIX: &str = "TTMEM_";
 /// million.
 const CLIENTS: Range = Range { min: 1, max: 1_000_000 };
 
+/// As many as fit into 256 GB.
+const BUFFERS: Range = Range { min: 1, max: 1 << 32 };
+
+/// For a number that follows from others unless it is said.
+const AUTO: &str = "auto";
+
 /// Beyond 64 the threads would only contend for the registry.
 const THREADS: Range = Range { min: 1, max: 64 };
 
@@ -205,6 +211,46 @@ pub const SETTINGS: &[Setting] = &[
                   on open files (ulimit -n, LimitNOFILE= in systemd) has to lie higher.",
         apply: |config, text| CLIENTS.parse(text).map(|count| config.clients_max = count),
         show: |config| config.clients_max.to_string(),
+    },
+    Setting {
+        key: "user_clients_max",
+        flag: "user-clients-max",
+        section: "Client socket",
+        value_name: "N",
+        kind: Kind::Number(CLIENTS),
+        default: AUTO,
+        reload: false,
+        help: "Clients of one user connected at once, at most",
+        details: "1 to 1000000. auto leaves an eighth of clients_max to the others. One more is refused and counted.",
+        apply: |config, text| unless_auto(text, CLIENTS).map(|count| config.user_clients_max = count),
+        show: |config| or_auto(config.user_clients_max),
+    },
+    Setting {
+        key: "buffers_max",
+        flag: "buffers-max",
+        section: "Client socket",
+        value_name: "N",
+        kind: Kind::Number(BUFFERS),
+        default: "33554432",
+        reload: false,
+        help: "Live buffers of all processes, at most",
+        details: "1 to 4294967296. Each takes about 60 bytes of memory. One more is refused and counted, and what is \
+                  shown lacks it; one process has 16777216 at most.",
+        apply: |config, text| BUFFERS.parse(text).map(|count| config.buffers_max = count),
+        show: |config| config.buffers_max.to_string(),
+    },
+    Setting {
+        key: "user_buffers_max",
+        flag: "user-buffers-max",
+        section: "Client socket",
+        value_name: "N",
+        kind: Kind::Number(BUFFERS),
+        default: AUTO,
+        reload: false,
+        help: "Live buffers of one user's processes, at most",
+        details: "1 to 4294967296. auto leaves an eighth of buffers_max to the others.",
+        apply: |config, text| unless_auto(text, BUFFERS).map(|count| config.user_buffers_max = count),
+        show: |config| or_auto(config.user_buffers_max),
     },
     Setting {
         key: "ingest_threads",
@@ -489,6 +535,15 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| written::devices(&config.devices),
     },
 ];
+
+fn unless_auto<T: TryFrom<u64>>(text: &str, range: Range) -> Result<Option<T>, String> {
+    if text == AUTO { Ok(None) } else { range.parse(text).map(Some) }
+}
+
+/// A number as it is, and the word that stands for none as a string.
+fn or_auto(number: Option<impl std::fmt::Display>) -> String {
+    number.map_or_else(|| quoted(AUTO), |number| number.to_string())
+}
 
 fn shown_directory(directory: Option<&Path>) -> String {
     quoted(&directory.map_or("none".into(), Path::to_string_lossy))

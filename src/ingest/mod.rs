@@ -12,10 +12,12 @@ mod containers;
 mod processes;
 
 mod apply;
+mod places;
 mod ring;
 mod session;
 mod stream;
 
+mod foreign;
 mod replay;
 
 mod devices;
@@ -50,6 +52,7 @@ pub use devices::Devices;
 use driver::Driver;
 use inventory::Inventory;
 use peer::{Peer, PeerError};
+use places::Places;
 use processes::Processes;
 use procfs::ArgumentsReader;
 use regions::Regions;
@@ -57,6 +60,7 @@ use ring::RingMemory;
 use session::Session;
 use stream::Stream;
 
+pub use foreign::{ForeignProcess, ForeignRegion, holders, process, region};
 pub use replay::Replay;
 
 /// How long sessions may take to apply what has been sent when the daemon stops.
@@ -73,6 +77,7 @@ struct Context {
     policy: Policy,
     arguments: ArgumentsReader,
     clients: AtomicU32,
+    places: Arc<Places>,
     ring_memory: Arc<RingMemory>,
     /// Which run of the daemon this is, among all that a client may come to.
     instance: u64,
@@ -91,7 +96,7 @@ impl Context {
         let processes = Processes::new(Arc::clone(&registry), Arc::clone(&throttle), containers, runtime);
         let policy = Policy::new(config);
         let arguments = ArgumentsReader::start()?;
-        let clients = AtomicU32::new(0);
+        let (clients, places) = (AtomicU32::new(0), Places::new(config.user_clients_max()));
         let (ring_memory, instance) = (Arc::default(), clock::unix_ns());
         Ok(Arc::new(Context {
             registry,
@@ -101,6 +106,7 @@ impl Context {
             policy,
             arguments,
             clients,
+            places,
             ring_memory,
             instance,
         }))
@@ -114,6 +120,22 @@ impl Context {
         }
         if let Some(suppressed) = self.throttle.admit("connection", clock::monotonic_ns()) {
             warn!(%error, suppressed, "connection not served");
+        }
+    }
+
+    /// The peer's user has as many connections as it may.
+    fn refuse_user(&self, peer: &Peer) {
+        let (rejection, now_ns) = (Rejection::UserClientsMax, clock::monotonic_ns());
+        self.registry.events().reject(rejection);
+        if let Some(suppressed) = self.throttle.admit(rejection.name(), now_ns) {
+            let Peer { pid: peer, uid, .. } = *peer;
+            self.tell_rejected(peer, rejection, suppressed, now_ns);
+            warn!(
+                peer,
+                uid,
+                suppressed,
+                "connection refused: too many clients of one user; raise user_clients_max if they are wanted"
+            );
         }
     }
 
@@ -357,6 +379,10 @@ async fn converse(
     stopping: watch::Receiver<bool>,
 ) -> Result<(), PeerError> {
     let peer = Peer::of(&stream)?;
+    let Some(_place) = context.places.take(peer.uid) else {
+        context.refuse_user(&peer);
+        return Ok(());
+    };
     let applier = Applier::new(Arc::clone(context), Attribution::new(Arc::clone(context), peer));
     Session::new(Arc::clone(context), Stream::new(stream)?, applier).run(stopping).await;
     Ok(())

@@ -17,6 +17,7 @@ mod kernel;
 mod ledger;
 mod page;
 mod process;
+mod room;
 
 mod feed;
 mod telling;
@@ -34,7 +35,9 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use container::EndedContainers;
 use feed::Feed;
+use ledger::Ledger;
 use parking_lot::Mutex;
+use room::{Room, Rooms};
 use telling::Telling;
 
 pub use cell::{Cell, Counters};
@@ -50,6 +53,7 @@ pub use listing::{BufferFilter, BufferPage, BufferSnapshot, Cursor};
 pub use memory_type::MemoryType;
 pub use page::{HOLDERS_MAX, Page, Pages};
 pub use process::{Identity, Process, ProcessInfo, Rendering, Source, TraceContext};
+pub use room::BufferLimits;
 pub use snapshot::{
     DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot, Time,
 };
@@ -81,6 +85,7 @@ pub struct Registry {
     exemplars: ArcSwap<Exemplars>,
     started_ns: u64,
     pages: Option<Pages>,
+    rooms: Arc<Rooms>,
 }
 
 #[derive(Default)]
@@ -106,6 +111,7 @@ impl Registry {
             exemplars: ArcSwap::default(),
             started_ns,
             pages,
+            rooms: Rooms::new(BufferLimits::NONE),
         }
     }
 
@@ -118,6 +124,12 @@ impl Registry {
     #[must_use]
     pub fn told(self, policy: FeedPolicy) -> Self {
         Self { feed: Some((Feed::new(), policy)), ..self }
+    }
+
+    /// The same with that many buffers at most.
+    #[must_use]
+    pub fn bounded(self, limits: BufferLimits) -> Self {
+        Self { rooms: Rooms::new(limits), ..self }
     }
 
     /// The device of that index, below [`DEVICES_MAX`]; it is known from now on.
@@ -143,7 +155,9 @@ impl Registry {
         }
         births.count += 1;
         let telling = self.feed.as_ref().map(|(_, policy)| Telling::new(*policy));
-        let process = Arc::new(Process::new(identity, info, births.count, now_ns, telling));
+        let room = Room::new(Arc::clone(&self.rooms), info.uid);
+        let process =
+            Arc::new(Process::new(identity, info, births.count, now_ns, Ledger::new(telling, room)));
         births.known.insert(identity, Arc::clone(&process));
         // An ended process of the same pid would have the same labels, and a scrape may not say two things of one series.
         self.change_world(
