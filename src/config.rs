@@ -31,7 +31,7 @@ pub use settings::{Kind, SETTINGS, Setting};
 pub use spans::SpansConfig;
 pub use values::{
     Arch, ListenAddress, LogFormat, LogLevel, OtlpCompression, OtlpHistograms, OtlpProtocol, OtlpTemporality,
-    Range, SocketBufferTypes, SocketLayout,
+    Range, Sandbox, SocketBufferTypes, SocketLayout,
 };
 pub use web::{
     CIPHER_SUITES, ClientAuth, Named, Pem, PemSource, RateLimit, SYSTEM_AUTHORITIES, TlsConfig, TlsVersions,
@@ -105,6 +105,8 @@ pub struct Config {
     pub process_linger_seconds: u64,
     /// Processes that have series of their own, per device.
     pub processes_max: u32,
+    /// What the daemon gives up before it serves anybody.
+    pub sandbox: Sandbox,
     /// What goes to an OpenTelemetry collector.
     pub otlp: OtlpConfig,
     /// What is told as spans.
@@ -143,6 +145,7 @@ impl Default for Config {
             container_log_dir: Some(PathBuf::from("/var/log/containers")),
             process_linger_seconds: 300,
             processes_max: 1000,
+            sandbox: Sandbox::Full,
             otlp: OtlpConfig::default(),
             spans: SpansConfig::default(),
             demo: false,

@@ -1,7 +1,7 @@
 //! The daemon: binds, spawns, waits for signals, drains. Everything that it starts is written elsewhere.
 
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,11 +21,13 @@ use crate::cli::demo::Demo;
 use crate::cli::screen::{self, Style};
 use crate::clock;
 use crate::config::{
-    Config, ConfigError, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS, SpansConfig, restart_needed,
+    Config, ConfigError, DeviceConfig, ListenAddress, LogFormat, LogLevel, Origin, PRODUCTS, Sandbox,
+    SpansConfig, restart_needed,
 };
 use crate::heap;
 use crate::ingest::{Devices, Ingest};
 use crate::registry::{BufferLimits, FeedPolicy, Pages, Registry, Time};
+use crate::sandbox::{self, Layer, Scope};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
 use crate::sinks::otlp::{Exported, Otlp, Span};
 use crate::sinks::traces::{self, RecorderPolicy, Traces};
@@ -58,13 +60,15 @@ pub fn run(origin: &Origin) -> anyhow::Result<()> {
     }
     raise_open_files_limit();
     let passed = Passed::from_environment()?;
+    // While there is one thread: those that it starts have given up the same.
+    let sandbox = enter_sandbox(&loaded.config, &passed);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .thread_name("ttmem-http")
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    let served = runtime.block_on(serve(origin, loaded.config, passed, &log_level));
+    let served = runtime.block_on(serve(origin, loaded.config, passed, &sandbox, &log_level));
     // A password that is being checked is nobody's any more.
     runtime.shutdown_background();
     served
@@ -79,6 +83,7 @@ async fn serve(
     origin: &Origin,
     config: Config,
     passed: Passed,
+    sandbox: &[(&str, bool)],
     log_level: &LogLevelHandle,
 ) -> anyhow::Result<()> {
     let registry = Arc::new(new_registry(&config));
@@ -88,6 +93,7 @@ async fn serve(
     let metrics = DaemonMetrics::new(env!("CARGO_PKG_VERSION"), env!("TTMEM_REVISION"), started_seconds)
         .context("cannot make metrics")?;
     metrics.reloaded(started_seconds);
+    metrics.sandboxed(sandbox).context("cannot make metrics")?;
     let web = Web::load(config.web_config.as_deref())?;
     let host = Arc::new(traces::host());
     let processes_max = config.processes_max as usize;
@@ -173,6 +179,48 @@ async fn serve(
     server.await.context("the HTTP server failed")?;
     info!("stopped");
     Ok(())
+}
+
+/// Gives up what the configuration says, and gives which layers are in force.
+fn enter_sandbox(config: &Config, passed: &Passed) -> Vec<(&'static str, bool)> {
+    let scope = match config.sandbox {
+        // Its workers are programs that it starts.
+        _ if config.demo => None,
+        Sandbox::Full => Some(Scope::Full),
+        Sandbox::Calls => Some(Scope::Calls),
+        Sandbox::Off => None,
+    };
+    let Some(scope) = scope else {
+        warn!("the sandbox is off: whoever takes over the daemon can do all that its user can");
+        return Layer::ALL.iter().map(|layer| (layer.name(), false)).collect();
+    };
+    let outcomes = sandbox::enter(scope, &changed_directories(config, passed));
+    let mut layers = Vec::new();
+    for (layer, outcome) in outcomes {
+        if let Some(Err(error)) = &outcome {
+            warn!(layer = layer.name(), %error, "a layer of the sandbox is missing");
+        }
+        layers.push((layer.name(), matches!(outcome, Some(Ok(())))));
+    }
+    let active: Vec<&str> =
+        layers.iter().filter(|(_, is_active)| *is_active).map(|(name, _)| *name).collect();
+    info!(layers = active.join(" "), "sandboxed");
+    layers
+}
+
+/// Where the daemon makes and removes files: beside the sockets that it makes itself.
+fn changed_directories(config: &Config, passed: &Passed) -> Vec<PathBuf> {
+    let socket = passed.allocations.is_none().then_some(&config.socket);
+    let listens =
+        config.listen.iter().filter(|_| passed.http.is_empty()).filter_map(|address| match address {
+            ListenAddress::Unix(path) => Some(path),
+            ListenAddress::Tcp(_) => None,
+        });
+    let directory = |path: &PathBuf| match path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    socket.into_iter().chain(listens).map(directory).collect()
 }
 
 /// The memory that monitors read. Without it everything else works, and they ask.

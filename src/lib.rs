@@ -8,6 +8,7 @@ pub mod config;
 pub mod heap;
 pub mod mapping;
 pub mod monitor;
+pub mod sandbox;
 pub mod socket;
 pub mod throttle;
 

@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("throttle", &[]),
     ("config", &[]),
     ("mapping", &[]),
+    ("sandbox", &[]),
     ("monitor", &["wire", "mapping"]),
     // What it publishes lies in the stats pages, whose layout is the protocol's.
     ("registry", &["wire::stats", "wire::Arch", "mapping"]),
@@ -32,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "heap",
             "socket",
             "activation",
+            "sandbox",
             "ingest",
             "views",
             "analysis",

@@ -7,7 +7,7 @@ use super::Config;
 use super::device;
 use super::otlp;
 use super::spans;
-use super::values::{self, LogFormat, LogLevel, Range, SocketBufferTypes, SocketLayout};
+use super::values::{self, LogFormat, LogLevel, Range, Sandbox, SocketBufferTypes, SocketLayout};
 use super::written::{self, quoted};
 
 /// What comes before the name of every environment variable.
@@ -355,6 +355,22 @@ pub const SETTINGS: &[Setting] = &[
             Some(path) => quoted(&path.to_string_lossy()),
             None => quoted("none"),
         },
+    },
+    Setting {
+        key: "sandbox",
+        flag: "sandbox",
+        section: "Security",
+        value_name: "WHAT",
+        kind: Kind::Choice(Sandbox::NAMES),
+        default: "full",
+        reload: false,
+        help: "What the daemon gives up before it serves anybody",
+        details: "full: to run programs, to change files but beside its sockets, to look into other processes, and \
+                  every privilege and system call that it has no use for. calls: the same, but files and processes \
+                  are left to what its user may do; for a /proc that hides other users' processes. off: nothing. What \
+                  the kernel does not offer is told at the start. With demo it is off, as that starts programs.",
+        apply: |config, text| Sandbox::parse(text).map(|what| config.sandbox = what),
+        show: |config| quoted(config.sandbox.name()),
     },
     Setting {
         key: "log_format",

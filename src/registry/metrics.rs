@@ -119,6 +119,8 @@ pub mod daemon {
     pub const RELOAD_SUCCESSFUL: &str = "ttmem_config_last_reload_successful";
     /// When a reload last worked.
     pub const RELOAD_TIME: &str = "ttmem_config_last_reload_success_timestamp_seconds";
+    /// Which layers of the sandbox are in force.
+    pub const SANDBOX: &str = "ttmem_sandbox_active";
     /// What a collector has accepted.
     pub const OTLP_EXPORTED: &str = "ttmem_otlp_exported_total";
     /// What no collector will see.
@@ -504,6 +506,15 @@ pub const METRICS: &[Metric] = &[
         unit: "s",
         labels: &[],
         help: "Time since the epoch at which a configuration was last accepted.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::SANDBOX,
+        kind: Kind::Gauge,
+        unit: "1",
+        labels: &["layer"],
+        help: "Whether that layer of the sandbox is in force: 0 where the setting or the kernel does without it.",
         opentelemetry: None,
         samples: Samples::Daemon,
     },

@@ -158,6 +158,7 @@ mod tests {
         room.shrink(10);
         assert!(rooms.taken.lock().buffers <= 10 + STEP_BUFFERS);
         drop(room);
-        assert_eq!((rooms.taken.lock().buffers, rooms.taken.lock().by_user.len()), (0, 0));
+        let taken = rooms.taken.lock();
+        assert_eq!((taken.buffers, taken.by_user.len()), (0, 0));
     }
 }
