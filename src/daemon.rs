@@ -121,6 +121,9 @@ async fn serve(
     let ingest = Ingest::start(&config, Arc::clone(&registry), Arc::clone(&devices), socket)
         .context("cannot start ingest")?;
     info!(path = %socket_path.display(), "taking allocation reports");
+    let layers: Vec<&str> =
+        sandbox.iter().filter(|(_, is_active)| *is_active).map(|(name, _)| *name).collect();
+    info!(layers = layers.join(" "), "sandboxed");
 
     let (stop, stopping) = watch::channel(false);
     for listener in &listeners {
@@ -202,9 +205,6 @@ fn enter_sandbox(config: &Config, passed: &Passed) -> Vec<(&'static str, bool)> 
         }
         layers.push((layer.name(), matches!(outcome, Some(Ok(())))));
     }
-    let active: Vec<&str> =
-        layers.iter().filter(|(_, is_active)| *is_active).map(|(name, _)| *name).collect();
-    info!(layers = active.join(" "), "sandboxed");
     layers
 }
 
