@@ -111,6 +111,8 @@ pub struct Config {
     pub otlp: OtlpConfig,
     /// What is told as spans.
     pub spans: SpansConfig,
+    /// Where what outlives the daemon is kept; none if nothing is.
+    pub state_dir: Option<PathBuf>,
     /// Whether the demonstration workload runs as well.
     pub demo: bool,
     /// The form of log lines.
@@ -148,6 +150,7 @@ impl Default for Config {
             sandbox: Sandbox::Full,
             otlp: OtlpConfig::default(),
             spans: SpansConfig::default(),
+            state_dir: None,
             demo: false,
             log_format: LogFormat::Auto,
             log_level: LogLevel::Info,

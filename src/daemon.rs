@@ -28,6 +28,7 @@ use crate::heap;
 use crate::ingest::{Devices, Ingest};
 use crate::registry::{BufferLimits, FeedPolicy, Pages, Registry, Time};
 use crate::sandbox::{self, Layer, Scope};
+use crate::sinks::analyst;
 use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
 use crate::sinks::otlp::{Exported, Otlp, Span};
 use crate::sinks::traces::{self, RecorderPolicy, Traces};
@@ -126,6 +127,7 @@ async fn serve(
     info!(layers = layers.join(" "), "sandboxed");
 
     let (stop, stopping) = watch::channel(false);
+    analyst::start(Arc::clone(&registry), stopping.clone()).context("cannot start the analyst")?;
     for listener in &listeners {
         info!(address = listener.name(), "listening");
     }
@@ -258,7 +260,6 @@ fn recorder_policy(spans: &SpansConfig) -> RecorderPolicy {
     RecorderPolicy {
         spans_per_second_max: spans.per_second_max,
         interval_ns: spans.interval_seconds.saturating_mul(1000 * NS_PER_MS),
-        growth_bytes_min: spans.size_bytes_min,
     }
 }
 

@@ -7,7 +7,6 @@ pub mod clock;
 pub mod config;
 pub mod heap;
 pub mod mapping;
-pub mod monitor;
 pub mod sandbox;
 pub mod socket;
 pub mod throttle;
@@ -16,6 +15,7 @@ pub mod ingest;
 
 pub mod registry;
 
+pub mod analysis;
 pub mod views;
 
 pub mod sinks;

@@ -10,6 +10,7 @@ mod procfs;
 mod attribution;
 mod containers;
 mod processes;
+mod reporters;
 
 mod apply;
 mod places;

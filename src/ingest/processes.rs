@@ -18,6 +18,7 @@ use tracing::{debug, info};
 
 use super::containers::Containers;
 use super::procfs::{ProcessFacts, ticks_to_ns, user_name};
+use super::reporters::{ProcessClient, Reporters};
 use super::stream::watch;
 use super::throttle::Throttle;
 use crate::clock;
@@ -51,8 +52,8 @@ pub(super) struct Tracked {
     /// Rings that this process writes into and that have not been read to their end.
     rings: AtomicU32,
     drained: Notify,
-    /// The highest number with which a client has said that it begins anew. What sessions of another generation still bring counts no more.
-    generation: AtomicU64,
+    /// Its clients, of which there may be several.
+    reporters: Reporters,
 }
 
 impl Tracked {
@@ -69,13 +70,9 @@ impl Tracked {
         start_ticks == Some(self.process.identity().start_ticks)
     }
 
-    pub(super) fn generation(&self) -> u64 {
-        self.generation.load(SeqCst)
-    }
-
-    /// Begins a generation, if it is none of the past; to be called while the process's ledger is held.
-    pub(super) fn renew(&self, number: u64) -> bool {
-        self.generation.fetch_max(number, SeqCst) < number
+    /// The client of it that calls itself that.
+    pub(super) fn client(&self, name: u64) -> Arc<ProcessClient> {
+        self.reporters.named(name)
     }
 
     /// Whether its end can be seen.
@@ -258,7 +255,7 @@ impl Processes {
             sessions: AtomicU32::new(0),
             rings: AtomicU32::new(0),
             drained: Notify::new(),
-            generation: AtomicU64::new(0),
+            reporters: Reporters::default(),
         }))
     }
 

@@ -12,10 +12,6 @@ pub enum KernelKind {
 }
 
 impl KernelKind {
-    pub(super) const COUNT: usize = 3;
-    pub(super) const ALL: [KernelKind; Self::COUNT] =
-        [KernelKind::Application, KernelKind::Fabric, KernelKind::Dispatch];
-
     /// Its name in the log.
     pub const fn name(self) -> &'static str {
         match self {

@@ -362,6 +362,15 @@ pub const METRICS: &[Metric] = &[
         samples: Samples::ProcessMemory(|memory| process_reported(memory, memory.counters.allocated_bytes)),
     },
     Metric {
+        name: "ttmem_process_leak_score",
+        kind: Kind::Gauge,
+        unit: "1",
+        labels: P,
+        help: "How sure it is that a process leaks memory: above 0, below 1, suspected from 0.5 on; absent where nothing looks like it.",
+        opentelemetry: Some("tenstorrent.process.leak.score"),
+        samples: Samples::ProcessMemory(|memory| memory.leak_score.map(Value::Float)),
+    },
+    Metric {
         name: "ttmem_process_info",
         kind: Kind::Gauge,
         unit: "1",

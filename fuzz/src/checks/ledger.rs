@@ -114,20 +114,17 @@ impl Step {
                 model.allocate((device, memory_type), id, size_bytes)
             }
             Step::Free { device, id } => model.free(device, id),
-            Step::Take { device, size_bytes } => model.take((device, MemoryType::Cb), size_bytes),
-            Step::GiveBack { device, size_bytes } => model.give_back((device, MemoryType::Cb), size_bytes),
+            Step::Take { device, size_bytes } => {
+                model.take_sort(((device, MemoryType::Cb), None), size_bytes)
+            }
+            Step::GiveBack { device, size_bytes } => {
+                model.give_back(((device, MemoryType::Cb), None), size_bytes)
+            }
             Step::Load { device, kind, size_bytes } => {
-                model.take((device, MemoryType::Kernel), size_bytes)?;
-                *model.kernels.entry((device, kind as u8)).or_default() += size_bytes;
-                Ok(())
+                model.take_sort(((device, MemoryType::Kernel), Some(kind as u8)), size_bytes)
             }
             Step::Unload { device, kind, size_bytes } => {
-                check_size(size_bytes)?;
-                let loaded = model.kernels.get(&(device, kind as u8)).copied().unwrap_or(0);
-                let rest = loaded.checked_sub(size_bytes).ok_or(Refusal::UnknownFree)?;
-                model.give_back((device, MemoryType::Kernel), size_bytes)?;
-                model.kernels.insert((device, kind as u8), rest);
-                Ok(())
+                model.give_back(((device, MemoryType::Kernel), Some(kind as u8)), size_bytes)
             }
             Step::Forget => {
                 model.forget();
@@ -139,6 +136,8 @@ impl Step {
 }
 
 type Place = (u16, MemoryType);
+/// What is accounted by size alone: all circular buffers of a device, or its kernels of one kind.
+type Sort = (Place, Option<u8>);
 
 #[derive(Clone, Copy, Default)]
 struct Cell {
@@ -158,7 +157,7 @@ struct Buffer {
 struct Model {
     buffers: BTreeMap<(u16, u64), Buffer>,
     cells: BTreeMap<Place, Cell>,
-    kernels: BTreeMap<(u16, u8), u64>,
+    sorts: BTreeMap<Sort, Cell>,
     orphaned: (u64, u64),
     has_ended: bool,
 }
@@ -221,22 +220,35 @@ impl Model {
         Ok(())
     }
 
-    fn give_back(&mut self, place: Place, size_bytes: u64) -> Result<(), Refusal> {
+    fn take_sort(&mut self, sort: Sort, size_bytes: u64) -> Result<(), Refusal> {
+        self.take(sort.0, size_bytes)?;
+        let sum = self.sorts.entry(sort).or_default();
+        sum.bytes += size_bytes;
+        sum.buffers += 1;
+        Ok(())
+    }
+
+    /// The last byte ends the last block, and what comes before it one each, as long as there are others.
+    fn give_back(&mut self, sort: Sort, size_bytes: u64) -> Result<(), Refusal> {
         self.check_alive()?;
         check_size(size_bytes)?;
-        let cell = self.cells.get_mut(&place).ok_or(Refusal::UnknownFree)?;
-        cell.bytes = cell.bytes.checked_sub(size_bytes).ok_or(Refusal::UnknownFree)?;
-        cell.buffers = match (cell.bytes, cell.buffers) {
-            (0, _) => 0,
-            (_, 2..) => cell.buffers - 1,
-            (_, few) => few,
+        let sum = self.sorts.get_mut(&sort).ok_or(Refusal::UnknownFree)?;
+        sum.bytes = sum.bytes.checked_sub(size_bytes).ok_or(Refusal::UnknownFree)?;
+        let ended = match (sum.bytes, sum.buffers) {
+            (0, all) => all,
+            (_, 2..) => 1,
+            _ => 0,
         };
+        sum.buffers -= ended;
+        let cell = self.cells.entry(sort.0).or_default();
+        cell.bytes -= size_bytes;
+        cell.buffers -= ended;
         Ok(())
     }
 
     fn forget(&mut self) {
         self.buffers.clear();
-        self.kernels.clear();
+        self.sorts.clear();
         self.cells.values_mut().for_each(|cell| *cell = Cell::default());
     }
 

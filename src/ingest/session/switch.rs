@@ -40,7 +40,8 @@ impl Session {
     /// Acts on a HELLO, or notes what is to be answered.
     pub(super) fn heed(&mut self, hello: Hello, time: Time) -> Result<(), Fault> {
         match hello {
-            Hello::Ask { features, rings, records } => {
+            Hello::Ask { features, rings, records, client } => {
+                self.identify(client, time)?;
                 self.ask = Some(Ask { features, geometry: Geometry::nearest(rings, records) });
             }
             Hello::Switch if self.rings.is_some() && !self.is_switched => {
@@ -50,9 +51,15 @@ impl Session {
                 self.is_switched = true;
             }
             Hello::Switch => self.context.registry.events().reject(Rejection::UnexpectedType),
-            Hello::Renew { number } => self.applier.renew(number, time)?,
+            Hello::Renew { number, client } => self.applier.renew(number, client, time)?,
+            Hello::Identify { client } => self.identify(client, time)?,
         }
         Ok(())
+    }
+
+    /// Heeds who the client says that it is. One that only wants to read says nothing, and is not made known as a process.
+    fn identify(&mut self, client: u64, time: Time) -> Result<(), Fault> {
+        if client == 0 { Ok(()) } else { Ok(self.applier.identify(client, time)?) }
     }
 
     /// Answers with what the client may have. What it may not have it goes on without, so nothing here is an error of the session's.
@@ -87,7 +94,7 @@ impl Session {
 
     /// Makes the client's rings; false if it gets none.
     fn make_rings(&mut self, geometry: Geometry) -> Result<bool, Fault> {
-        let process = self.applier.negotiate(now())?;
+        let process = self.applier.join(now())?;
         if self.rings.is_some() || !process.is_watched() {
             return Ok(false);
         }
