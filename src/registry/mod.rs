@@ -80,6 +80,10 @@ struct World {
     ended_containers: Arc<EndedContainers>,
 }
 
+/// Ended processes that are still shown: who starts and ends them without pause does not fill the memory. More than all that end at once
+/// where ten thousand clients do.
+const ENDED_PROCESSES_MAX: usize = 16_384;
+
 /// Everything the daemon knows.
 pub struct Registry {
     devices: Box<[OnceLock<Arc<Device>>]>,
@@ -195,10 +199,14 @@ impl Registry {
         })
     }
 
-    /// Stops showing processes that ended at least `linger_ns` ago; their counters stay in the devices' sums.
+    /// Stops showing processes that ended at least `linger_ns` ago, and the first of too many; their counters stay in the devices' sums.
     pub fn retire(&self, now_ns: u64, linger_ns: u64) {
+        let ended = self.world().processes.iter().filter_map(|process| process.ended_ns()).collect();
+        let crowded_out_ns = last_of_surplus(ended, ENDED_PROCESSES_MAX);
         let is_due = |process: &Process| {
-            process.ended_ns().is_some_and(|ended| now_ns.saturating_sub(ended) >= linger_ns)
+            process.ended_ns().is_some_and(|ended| {
+                now_ns.saturating_sub(ended) >= linger_ns || Some(ended) <= crowded_out_ns
+            })
         };
         if self.world().processes.iter().any(|process| is_due(process)) {
             self.change_world(&mut self.births.lock(), is_due, None);
@@ -335,6 +343,12 @@ impl Registry {
     fn world(&self) -> arc_swap::Guard<Arc<World>> {
         self.world.load()
     }
+}
+
+/// When the last of those ended that are too many; `None` where none are.
+fn last_of_surplus(mut ended_ns: Vec<u64>, max: usize) -> Option<u64> {
+    let last = ended_ns.len().checked_sub(max)?.checked_sub(1)?;
+    Some(*ended_ns.select_nth_unstable(last).1)
 }
 
 /// What was reclaimed from a process at its end.
