@@ -2,6 +2,7 @@
 
 pub mod demo;
 mod fits;
+mod history;
 mod man;
 mod pages;
 mod run;
@@ -56,6 +57,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> 
         Some(("serve", matches)) => daemon::run(&Origin::new(matches, env::vars_os())),
         Some(("status", matches)) => status::run(&status_options(matches)?),
         Some(("fits", matches)) => fits::run(matches),
+        Some(("history", matches)) => history::run(matches),
         Some(("run", matches)) => run::run(matches),
         Some(("demo", matches)) => demo::run(matches),
         Some(("bench", matches)) => bench::run(matches),
@@ -115,6 +117,7 @@ fn command() -> Command {
             serve_command(),
             status_command(),
             fits::command(),
+            history::command(),
             run::command(),
             demo::command(),
             bench::command(),

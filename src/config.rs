@@ -9,6 +9,8 @@ mod device;
 mod error;
 mod file;
 mod flags;
+mod history;
+mod limits;
 mod origin;
 mod otlp;
 mod products;
@@ -24,6 +26,7 @@ use std::path::PathBuf;
 pub use device::{DEVICE_KEYS, DeviceConfig, DeviceKey};
 pub use error::{ConfigError, Place, Problem};
 pub use flags::arguments;
+pub use history::{HistoryConfig, HistoryLimits};
 pub use origin::{Loaded, Origin};
 pub use otlp::{OtlpConfig, OtlpEndpoint, OtlpHeaders, OtlpSignal};
 pub use products::{PRODUCTS, Product};
@@ -77,6 +80,8 @@ pub struct Config {
     pub buffers_max: u64,
     /// Those of one user's processes; a part of all if none is said.
     pub user_buffers_max: Option<u64>,
+    /// Bytes that the rings of one user's processes may take; 0 for no rings.
+    pub ring_memory_max_bytes: u64,
     /// Threads that read reports, at least one.
     pub ingest_threads: u32,
     /// Whether a frame's process id is believed in place of the kernel's.
@@ -101,6 +106,12 @@ pub struct Config {
     pub shm_interval_ms: u64,
     /// Where the kubelet has an entry for every container; none if their names are not to be looked up.
     pub container_log_dir: Option<PathBuf>,
+    /// The socket of the kubelet's pods API; none if it is not to be asked.
+    pub kubelet_pods_socket: Option<PathBuf>,
+    /// The socket of the kubelet's pod-resources API; none if it is not to be asked.
+    pub kubelet_resources_socket: Option<PathBuf>,
+    /// Whether processes' environments are read for the Slurm job that they name.
+    pub process_environment: bool,
     /// Seconds that the series of an ended process stay.
     pub process_linger_seconds: u64,
     /// Processes that have series of their own, per device.
@@ -113,6 +124,8 @@ pub struct Config {
     pub spans: SpansConfig,
     /// Where what outlives the daemon is kept; none if nothing is.
     pub state_dir: Option<PathBuf>,
+    /// How much of the past is kept there.
+    pub history_limits: HistoryLimits,
     /// Whether the demonstration workload runs as well.
     pub demo: bool,
     /// The form of log lines.
@@ -133,6 +146,7 @@ impl Default for Config {
             user_clients_max: None,
             buffers_max: BUFFERS_MAX,
             user_buffers_max: None,
+            ring_memory_max_bytes: 1 << 30,
             ingest_threads: INGEST_THREADS_AUTO,
             trust_claimed_pids: false,
             listen: vec![ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)))],
@@ -145,12 +159,16 @@ impl Default for Config {
             driver_sys_dir: Some(PathBuf::from("/sys/class/tenstorrent")),
             shm_interval_ms: 100,
             container_log_dir: Some(PathBuf::from("/var/log/containers")),
+            kubelet_pods_socket: Some(PathBuf::from("/var/lib/kubelet/pods-api/pods-api.sock")),
+            kubelet_resources_socket: Some(PathBuf::from("/var/lib/kubelet/pod-resources/kubelet.sock")),
+            process_environment: false,
             process_linger_seconds: 300,
             processes_max: 1000,
             sandbox: Sandbox::Full,
             otlp: OtlpConfig::default(),
             spans: SpansConfig::default(),
             state_dir: None,
+            history_limits: HistoryLimits::default(),
             demo: false,
             log_format: LogFormat::Auto,
             log_level: LogLevel::Info,

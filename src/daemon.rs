@@ -29,8 +29,10 @@ use crate::ingest::{Devices, Ingest};
 use crate::registry::{BufferLimits, FeedPolicy, Pages, Registry, Time};
 use crate::sandbox::{self, Layer, Scope};
 use crate::sinks::analyst;
+use crate::sinks::history::{Archive, History};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
 use crate::sinks::otlp::{Exported, Otlp, Span};
+use crate::sinks::sampler::Sampler;
 use crate::sinks::traces::{self, RecorderPolicy, Traces};
 use crate::socket::Socket;
 use crate::views::json;
@@ -98,8 +100,10 @@ async fn serve(
     let web = Web::load(config.web_config.as_deref())?;
     let host = Arc::new(traces::host());
     let processes_max = config.processes_max as usize;
+    let archive = config.history().map(|history| Archive::new(&history.directory));
     let sources =
-        Arc::new(Sources::new(Arc::clone(&registry), metrics, processes_max, web, Arc::clone(&host)));
+        Sources::new(Arc::clone(&registry), metrics, processes_max, web, Arc::clone(&host), archive);
+    let sources = Arc::new(sources);
     let exported = exemplify(&registry);
     let otlp = config.otlp.is_on().then(|| Otlp::start(&config, &sources, exported)).transpose()?;
     let outboxes = otlp.as_ref().map(|otlp| otlp.outboxes().clone()).filter(|_| has_listener(&config));
@@ -107,6 +111,11 @@ async fn serve(
         Traces::start(Arc::clone(&registry), Arc::clone(&host), recorder_policy(&config.spans), outboxes)
     });
     let traces = traces.transpose().context("cannot start the recorder of traces")?;
+
+    let history = config.history().map(|history| History::start(&history, &sources)).transpose()?;
+    let (history, remembering) = history.unzip();
+    let watching = remembering.into_iter().chain([analyst::listener(Arc::clone(&registry))]).collect();
+    let sampler = Sampler::start(Arc::clone(&registry), watching).context("cannot start the sampler")?;
 
     // Signals first: one that comes while the rest starts must not be lost.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -127,7 +136,6 @@ async fn serve(
     info!(layers = layers.join(" "), "sandboxed");
 
     let (stop, stopping) = watch::channel(false);
-    analyst::start(Arc::clone(&registry), stopping.clone()).context("cannot start the analyst")?;
     for listener in &listeners {
         info!(address = listener.name(), "listening");
     }
@@ -174,6 +182,10 @@ async fn serve(
         demo.stop();
     }
     ingest.drain().await;
+    sampler.stop().await;
+    if let Some(history) = history {
+        history.stop().await;
+    }
     if let Some(traces) = traces {
         traces.stop().await;
     }
@@ -191,6 +203,8 @@ fn enter_sandbox(config: &Config, passed: &Passed) -> Vec<(&'static str, bool)> 
     let scope = match config.sandbox {
         // Its workers are programs that it starts.
         _ if config.demo => None,
+        // Landlock would take the environments of other processes away.
+        Sandbox::Full if config.process_environment => Some(Scope::Calls),
         Sandbox::Full => Some(Scope::Full),
         Sandbox::Calls => Some(Scope::Calls),
         Sandbox::Off => None,
@@ -210,7 +224,7 @@ fn enter_sandbox(config: &Config, passed: &Passed) -> Vec<(&'static str, bool)> 
     layers
 }
 
-/// Where the daemon makes and removes files: beside the sockets that it makes itself.
+/// Where the daemon makes and removes files: beside the sockets that it makes itself, and where its state lies.
 fn changed_directories(config: &Config, passed: &Passed) -> Vec<PathBuf> {
     let socket = passed.allocations.is_none().then_some(&config.socket);
     let listens =
@@ -222,7 +236,8 @@ fn changed_directories(config: &Config, passed: &Passed) -> Vec<PathBuf> {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
         _ => PathBuf::from("."),
     };
-    socket.into_iter().chain(listens).map(directory).collect()
+    let state = config.state_dir.iter().cloned();
+    socket.into_iter().chain(listens).map(directory).chain(state).collect()
 }
 
 /// The memory that monitors read. Without it everything else works, and they ask.
@@ -234,11 +249,12 @@ fn pages() -> Option<Pages> {
     pages.ok()
 }
 
-/// An empty registry; it tells what happens if somebody wants to hear it.
+/// An empty registry; it tells and remembers what happens if somebody wants to hear it.
 fn new_registry(config: &Config) -> Registry {
     let limits =
         BufferLimits { buffers_max: config.buffers_max, user_buffers_max: config.user_buffers_max() };
     let registry = Registry::with_pages(clock::monotonic_ns(), pages()).bounded(limits);
+    let registry = if config.history().is_some() { registry.remembered() } else { registry };
     if !has_listener(config) {
         return registry;
     }

@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod config;
+pub(crate) mod grpc;
 pub mod heap;
 pub mod mapping;
 pub mod sandbox;

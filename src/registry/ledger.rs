@@ -18,7 +18,7 @@ use super::process::TraceContext;
 use super::reporter::{Reporter, Reporters};
 use super::room::Room;
 use super::telling::{End, Release, Telling};
-use super::{Cell, Counters, KernelKind, KernelTally, MemoryType, Orphaned, Process, Registry};
+use super::{Cell, Counters, KernelKind, KernelTally, MemoryType, Moment, Orphaned, Process, Registry};
 
 mod renewal;
 
@@ -381,6 +381,7 @@ impl<'a> Batch<'a> {
         check_size(failure.requested_bytes)?;
         self.cell(failure.device, failure.memory_type);
         self.registry.device(failure.device).memory(failure.memory_type).fail(&failure);
+        self.registry.note(|| Moment::Failed(Arc::clone(self.process), failure));
         self.registry.tell(|| Occurrence::Failed(Arc::clone(self.process), failure));
         Ok(())
     }

@@ -24,6 +24,8 @@ fn process(registry: &Registry, pid: u32) -> Arc<Process> {
             user: "ml".into(),
             cgroup: None,
             container: None,
+            ns_pid: None,
+            slurm: None,
             start_time_seconds: None,
             source: Source::Socket,
         },

@@ -48,6 +48,8 @@ impl Server {
             user: "ml".into(),
             cgroup: None,
             container: None,
+            ns_pid: None,
+            slurm: None,
             start_time_seconds: None,
             source: Source::Socket,
         };
@@ -59,7 +61,7 @@ impl Server {
         }
         let metrics = DaemonMetrics::new("0.0.0", "none", 0.0).expect("new names");
         let web = Web::load(None).expect("nothing to read");
-        let sources = Sources::new(registry, metrics, 100, web, Arc::new(traces::host()));
+        let sources = Sources::new(registry, metrics, 100, web, Arc::new(traces::host()), None);
         let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
         Server { runtime, sources: Arc::new(sources) }
     }

@@ -53,6 +53,8 @@ fn born(registry: &Registry, pid: u32) -> Arc<Process> {
         user: "ml".into(),
         cgroup: None,
         container: None,
+        ns_pid: None,
+        slurm: None,
         start_time_seconds: None,
         source: Source::Socket,
     };

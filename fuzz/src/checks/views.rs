@@ -31,6 +31,8 @@ pub fn views(data: &[u8]) {
         user: user.clone(),
         cgroup: Some(cgroup),
         container: Some(Arc::new(known)),
+        ns_pid: None,
+        slurm: None,
         start_time_seconds: Some(1.0),
         source: Source::Socket,
     };
