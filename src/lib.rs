@@ -8,6 +8,7 @@ pub mod config;
 pub(crate) mod grpc;
 pub mod heap;
 pub mod mapping;
+pub mod sandbox;
 pub mod socket;
 pub mod throttle;
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::Config;
 use super::device;
 use super::history;
+use super::limits;
 use super::otlp;
 use super::spans;
 use super::values::{self, LogFormat, LogLevel, Range, SocketBufferTypes, SocketLayout};
@@ -16,7 +17,7 @@ pub(super) const VARIABLE_PREFIX: &str = "TTMEM_";
 
 /// Far more clients than a host has processes; each takes a file descriptor, of which a process gets about a
 /// million.
-const CLIENTS: Range = Range { min: 1, max: 1_000_000 };
+pub(super) const CLIENTS: Range = Range { min: 1, max: 1_000_000 };
 
 /// None, up to more than any host has.
 const RING_BYTES: Range = Range { min: 0, max: 1 << 40 };
@@ -210,6 +211,9 @@ pub const SETTINGS: &[Setting] = &[
         apply: |config, text| CLIENTS.parse(text).map(|count| config.clients_max = count),
         show: |config| config.clients_max.to_string(),
     },
+    limits::USER_CLIENTS_MAX,
+    limits::BUFFERS_MAX,
+    limits::USER_BUFFERS_MAX,
     Setting {
         key: "ring_memory_max_bytes",
         flag: "ring-memory-max-bytes",
@@ -328,6 +332,7 @@ pub const SETTINGS: &[Setting] = &[
             None => quoted("none"),
         },
     },
+    limits::SANDBOX,
     Setting {
         key: "log_format",
         flag: "log-format",

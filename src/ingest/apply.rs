@@ -327,6 +327,7 @@ impl Applier {
                 offset = at,
                 reason = rejection.name(),
                 suppressed,
+                remedy = remedy(rejection),
                 "message rejected"
             );
         }
@@ -524,7 +525,21 @@ fn rejection(refusal: Refusal) -> Rejection {
         Refusal::AmbiguousFree => Rejection::AmbiguousFree,
         Refusal::ProcessEnded => Rejection::ProcessEnded,
         Refusal::TooManyBuffers => Rejection::TooManyBuffers,
+        Refusal::UserBuffersMax => Rejection::UserBuffersMax,
+        Refusal::BuffersMax => Rejection::BuffersMax,
         Refusal::OtherTrace => Rejection::TraceContext,
+    }
+}
+
+/// What the operator can do about a limit that was reached.
+fn remedy(rejection: Rejection) -> Option<&'static str> {
+    match rejection {
+        Rejection::TooManyBuffers => {
+            Some("16777216 live buffers of one process are a leak: mend the program")
+        }
+        Rejection::UserBuffersMax => Some("raise user_buffers_max if this user needs so many"),
+        Rejection::BuffersMax => Some("raise buffers_max if so many are wanted; each takes about 60 bytes"),
+        _ => None,
     }
 }
 

@@ -14,11 +14,13 @@ mod processes;
 mod reporters;
 
 mod apply;
+mod places;
 mod ring;
 mod session;
 mod statements;
 mod stream;
 
+mod foreign;
 mod replay;
 
 mod assignments;
@@ -57,6 +59,7 @@ pub use devices::Devices;
 use driver::Driver;
 use inventory::Inventory;
 use peer::{Peer, PeerError};
+use places::Places;
 use processes::Processes;
 use procfs::ArgumentsReader;
 use regions::Regions;
@@ -64,6 +67,7 @@ use ring::RingMemory;
 use session::Session;
 use stream::Stream;
 
+pub use foreign::{ForeignProcess, ForeignRegion, holders, process, region};
 pub use replay::Replay;
 
 /// How long sessions may take to apply what has been sent when the daemon stops.
@@ -80,6 +84,7 @@ struct Context {
     policy: Policy,
     arguments: ArgumentsReader,
     clients: AtomicU32,
+    places: Arc<Places>,
     ring_memory: Arc<RingMemory>,
     /// Which run of the daemon this is, among all that a client may come to.
     instance: u64,
@@ -102,7 +107,7 @@ impl Context {
         let processes = Processes::new(Arc::clone(&registry), Arc::clone(&throttle), containers, runtime);
         let policy = Policy::new(config);
         let arguments = ArgumentsReader::start(config.process_environment)?;
-        let clients = AtomicU32::new(0);
+        let (clients, places) = (AtomicU32::new(0), Places::new(config.user_clients_max()));
         let ring_memory = RingMemory::new(Arc::clone(&registry), config.ring_memory_max_bytes);
         let instance = clock::unix_ns();
         Ok(Arc::new(Context {
@@ -113,6 +118,7 @@ impl Context {
             policy,
             arguments,
             clients,
+            places,
             ring_memory,
             instance,
         }))
@@ -126,6 +132,22 @@ impl Context {
         }
         if let Some(suppressed) = self.throttle.admit("connection", clock::monotonic_ns()) {
             warn!(%error, suppressed, "connection not served");
+        }
+    }
+
+    /// The peer's user has as many connections as it may.
+    fn refuse_user(&self, peer: &Peer) {
+        let (rejection, now_ns) = (Rejection::UserClientsMax, clock::monotonic_ns());
+        self.registry.events().reject(rejection);
+        if let Some(suppressed) = self.throttle.admit(rejection.name(), now_ns) {
+            let Peer { pid: peer, uid, .. } = *peer;
+            self.tell_rejected(peer, rejection, suppressed, now_ns);
+            warn!(
+                peer,
+                uid,
+                suppressed,
+                "connection refused: too many clients of one user; raise user_clients_max if they are wanted"
+            );
         }
     }
 
@@ -378,6 +400,10 @@ async fn converse(
     stopping: watch::Receiver<bool>,
 ) -> Result<(), PeerError> {
     let peer = Peer::of(&stream)?;
+    let Some(_place) = context.places.take(peer.uid) else {
+        context.refuse_user(&peer);
+        return Ok(());
+    };
     let applier = Applier::new(Arc::clone(context), Attribution::new(Arc::clone(context), peer));
     Session::new(Arc::clone(context), Stream::new(stream)?, applier).run(stopping).await;
     Ok(())

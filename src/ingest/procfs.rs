@@ -25,6 +25,15 @@ const SLURM_STEP: &[&str] = &["SLURM_STEP_ID", "SLURM_STEPID"];
 /// Requests for arguments under way: more than threads that ask, so that only a stuck reader fills it.
 const ARGUMENT_REQUESTS_MAX: usize = 8;
 
+/// The files of one process that are read, by their names in /proc.
+pub(super) struct ProcessFiles<'a> {
+    pub(super) status: &'a str,
+    pub(super) stat: &'a str,
+    pub(super) comm: &'a str,
+    pub(super) cmdline: &'a str,
+    pub(super) cgroup: &'a str,
+}
+
 /// What is read once about a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ProcessFacts {
@@ -46,19 +55,31 @@ impl ProcessFacts {
 
     /// Reads them; a process's arguments are asked for only if it is worth it.
     fn read(pid: u32, arguments: &ArgumentsReader) -> ProcessFacts {
-        let status = read(pid, "status");
         let comm = read(pid, "comm");
         let cmdline = if is_interpreter(&comm) { arguments.read(pid, "cmdline") } else { String::new() };
-        let proc_cgroup = read(pid, "cgroup");
+        let (status, stat, cgroup) = (read(pid, "status"), read(pid, "stat"), read(pid, "cgroup"));
+        let facts = ProcessFacts::parse(&ProcessFiles {
+            status: &status,
+            stat: &stat,
+            comm: &comm,
+            cmdline: &cmdline,
+            cgroup: &cgroup,
+        });
+        let named = || slurm_job(&arguments.read_environment(pid));
+        ProcessFacts { slurm: facts.slurm.clone().or_else(named), ..facts }
+    }
+
+    /// What the files say. Each may be missing, and then is empty.
+    pub(super) fn parse(files: &ProcessFiles<'_>) -> ProcessFacts {
         ProcessFacts {
-            name: process_name(&comm, &cmdline),
-            start_ticks: start_ticks(&read(pid, "stat")),
-            effective_uid: effective_uid(&status),
-            namespace_pids: status_field(&status, "NSpid:")
+            name: process_name(files.comm, files.cmdline),
+            start_ticks: start_ticks(files.stat),
+            effective_uid: effective_uid(files.status),
+            namespace_pids: status_field(files.status, "NSpid:")
                 .map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
                 .unwrap_or_default(),
-            cgroup: cgroup::path(&proc_cgroup).map(str::to_owned),
-            slurm: cgroup::slurm_job(&proc_cgroup).or_else(|| slurm_job(&arguments.read_environment(pid))),
+            cgroup: cgroup::path(files.cgroup).map(str::to_owned),
+            slurm: cgroup::slurm_job(files.cgroup),
         }
     }
 

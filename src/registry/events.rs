@@ -98,12 +98,18 @@ labels! {
         ProcessEnded => "process_ended",
         /// The process has as many buffers as it may.
         TooManyBuffers => "too_many_buffers",
+        /// The processes of one user have as many buffers as they may have together.
+        UserBuffersMax => "user_buffers_max",
+        /// All processes together have as many buffers as they may.
+        BuffersMax => "buffers_max",
         /// A process id that the kernel does not bear out: the message was counted for the sender instead.
         ClaimedPid => "claimed_pid",
         /// A client whose pid namespace the daemon cannot see.
         HiddenPeer => "hidden_peer",
         /// A connection above the configured number of clients.
         ClientsMax => "clients_max",
+        /// A connection above the number of clients that one user may have.
+        UserClientsMax => "user_clients_max",
         /// A shared-memory region that is not of a known version or size.
         Region => "region",
         /// A trace context with an id of zeros, or another one than spans are in already.

@@ -1,11 +1,9 @@
 //! The METRICS table: the one place that says which metrics there are. Every format, the documentation and the tests are made from it.
-//!
 //! A row holds what a person reads (name, help, unit), what a machine needs (type, labels, OpenTelemetry name) and where its samples come
 //! from in a [`Snapshot`]. Adding a metric is adding a row here, and the increment that feeds it.
 
 pub mod daemon;
 mod row;
-
 use super::{MemorySnapshot, ProcessMemory, Reported};
 
 pub use row::{Kind, LabelledRow, Metric, Rows, Samples, Transport, Value};
@@ -465,6 +463,15 @@ pub const METRICS: &[Metric] = &[
         unit: "s",
         labels: &[],
         help: "Time since the epoch at which a configuration was last accepted.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::SANDBOX,
+        kind: Kind::Gauge,
+        unit: "1",
+        labels: &["layer"],
+        help: "Whether that layer of the sandbox is in force: 0 where the setting or the kernel does without it.",
         opentelemetry: None,
         samples: Samples::Daemon,
     },

@@ -9,7 +9,6 @@ use ttmem_wire::stats::{HolderDescription, Text};
 
 use super::ledger::Ledger;
 use super::page::Pages;
-use super::telling::Telling;
 use super::{Cell, Container, Exit, KernelKind, KernelTally, MemoryType, ProcessMemory};
 
 /// What makes a process the same one: a pid alone is used again. Those of one pid stand together in their order.
@@ -151,14 +150,14 @@ impl Process {
         info: ProcessInfo,
         serial: u64,
         first_seen_ns: u64,
-        telling: Option<Telling>,
+        ledger: Ledger,
     ) -> Self {
         Self {
             identity,
             info,
             serial,
             first_seen_ns,
-            ledger: Mutex::new(Ledger::new(telling)),
+            ledger: Mutex::new(ledger),
             cells: ArcSwap::default(),
             ended_ns_plus_one: AtomicU64::new(0),
             exit: OnceLock::new(),

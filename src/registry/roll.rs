@@ -80,6 +80,8 @@ impl FromIterator<Arc<Process>> for Roll {
 mod tests {
     use super::super::{Identity, ProcessInfo, Source};
     use super::*;
+    use crate::registry::ledger::Ledger;
+    use crate::registry::room::{BufferLimits, Room, Rooms};
 
     fn process(serial: u64) -> Arc<Process> {
         let info = ProcessInfo {
@@ -93,7 +95,9 @@ mod tests {
             slurm: None,
             ns_pid: None,
         };
-        Arc::new(Process::new(Identity { pid: 1, start_ticks: serial }, info, serial, 0, None))
+        let room = Room::new(Rooms::new(BufferLimits::NONE), info.uid);
+        let ledger = Ledger::new(None, room);
+        Arc::new(Process::new(Identity { pid: 1, start_ticks: serial }, info, serial, 0, ledger))
     }
 
     fn serials<'a>(processes: impl Iterator<Item = &'a Arc<Process>>) -> Vec<u64> {
