@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod config;
 pub mod heap;
+pub mod journal;
 pub mod mapping;
 pub mod monitor;
 pub mod socket;

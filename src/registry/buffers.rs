@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use foldhash::fast::RandomState;
 
+use super::image::BufferImage;
 use super::index::Index;
 
 /// No slot: the end of a list.
@@ -146,6 +147,12 @@ impl Buffers {
         }
         list.newest = slot;
         self.index.insert(self.hash(device, id), slot);
+    }
+
+    /// Adds one that was stored, with as many references as it had.
+    pub(super) fn restore(&mut self, list: &mut List, device: u16, cell: u16, stored: &BufferImage) {
+        self.insert(list, device, cell, stored.id, stored.size_bytes, stored.allocated_ns);
+        self.record_mut(list.newest).references = stored.references;
     }
 
     /// Removes a buffer from the index and its list.

@@ -59,6 +59,11 @@ impl Container {
         let _ = self.names.set(names);
     }
 
+    /// What is settled about its names, if that is.
+    pub(super) fn settled(&self) -> Option<Option<&ContainerNames>> {
+        self.names.get().map(Option::as_ref)
+    }
+
     fn is_settled(&self) -> bool {
         self.names.get().is_some()
     }
@@ -94,7 +99,7 @@ pub struct ContainerMemory {
 }
 
 /// Byte-nanoseconds by device and memory type.
-type Held = BTreeMap<(u16, MemoryType), u128>;
+pub(super) type HeldPlaces = BTreeMap<(u16, MemoryType), u128>;
 
 /// What processes that are no longer shown have held, by container.
 #[derive(Clone, Default)]
@@ -107,7 +112,7 @@ pub(super) struct EndedContainers {
 struct Ended {
     container: Arc<Container>,
     since_ns: u64,
-    held: Held,
+    held: HeldPlaces,
 }
 
 impl EndedContainers {
@@ -118,7 +123,7 @@ impl EndedContainers {
         mut since_ns: u64,
         places: impl Iterator<Item = (u16, MemoryType, Counters)>,
     ) {
-        let mut held = Held::new();
+        let mut held = HeldPlaces::new();
         // Those that were not settled when they came may belong together by now.
         for other in self.ended.extract_if(.., |other| other.container.shares_series_with(container)) {
             since_ns = since_ns.min(other.since_ns);
@@ -128,6 +133,16 @@ impl EndedContainers {
             *held.entry((device, memory_type)).or_default() += counters.held_byte_ns();
         }
         self.ended.push(Ended { container: Arc::clone(container), since_ns, held });
+    }
+
+    /// All of them: the container, since when it counts, and what it has held.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&Arc<Container>, u64, HeldPlaces)> {
+        self.ended.iter().map(|Ended { container, since_ns, held }| (container, *since_ns, held.clone()))
+    }
+
+    /// Adds one that was stored.
+    pub(super) fn restore(&mut self, container: Arc<Container>, since_ns: u64, held: HeldPlaces) {
+        self.ended.push(Ended { container, since_ns, held });
     }
 
     /// Forgets those that ended longest ago, if they are too many. Containers that still have processes are no matter of this.

@@ -7,6 +7,7 @@ mod memory_type;
 mod events;
 mod exemplars;
 mod histogram;
+mod image;
 
 mod buffers;
 mod cell;
@@ -17,6 +18,7 @@ mod kernel;
 mod ledger;
 mod page;
 mod process;
+mod stored;
 
 mod feed;
 mod telling;
@@ -44,6 +46,7 @@ pub use events::{ConnectionLayout, Event, EventCounters, EventSnapshot, Loss, Om
 pub use exemplars::{Exemplar, Exemplars, PlaceExemplars};
 pub use feed::{AllocationFailure, Ending, FEED_OCCURRENCES_MAX, FailureReason, Occurrence, RejectedPeer};
 pub use histogram::{HistogramSnapshot, Scale};
+pub use image::{ImageError, RegistryImage};
 pub use kernel::{KernelKind, KernelTally};
 pub use ledger::{Allocated, BUFFER_BYTES_MAX, Batch, CELL_BYTES_MAX, PROCESS_BUFFERS_MAX, Refusal};
 pub use listing::{BufferFilter, BufferPage, BufferSnapshot, Cursor};
@@ -142,8 +145,7 @@ impl Registry {
             return Arc::clone(process);
         }
         births.count += 1;
-        let telling = self.feed.as_ref().map(|(_, policy)| Telling::new(*policy));
-        let process = Arc::new(Process::new(identity, info, births.count, now_ns, telling));
+        let process = Arc::new(Process::new(identity, info, births.count, now_ns, self.telling()));
         births.known.insert(identity, Arc::clone(&process));
         // An ended process of the same pid would have the same labels, and a scrape may not say two things of one series.
         self.change_world(
@@ -152,6 +154,31 @@ impl Registry {
             Some(&process),
         );
         process
+    }
+
+    /// What a new ledger tells of; nothing where nobody listens.
+    fn telling(&self) -> Option<Telling> {
+        self.feed.as_ref().map(|(_, policy)| Telling::new(*policy))
+    }
+
+    /// The process of that identity, if it is known.
+    pub fn known_process(&self, identity: Identity) -> Option<Arc<Process>> {
+        self.births.lock().known.get(&identity).cloned()
+    }
+
+    /// Every process that is shown, in the order of their first reports.
+    pub fn processes(&self) -> Vec<Arc<Process>> {
+        self.world().processes.clone()
+    }
+
+    /// The names of a container have been found, or that it has none.
+    pub fn settle_containers(&self, id: &str, names: Option<&ContainerNames>) {
+        let world = self.world();
+        let of_processes = world.processes.iter().filter_map(|process| process.info().container.as_ref());
+        let ended = world.ended_containers.entries().map(|(container, _, _)| container);
+        for container in of_processes.chain(ended).filter(|container| container.id() == id) {
+            container.settle(names.cloned());
+        }
     }
 
     /// Starts changes to what a process holds. Other batches of the same process wait until this one is dropped.

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
+use serde::{Deserialize, Serialize};
 use ttmem_wire::stats::{HolderDescription, Text};
 
 use super::ledger::Ledger;
@@ -13,7 +14,7 @@ use super::telling::Telling;
 use super::{Cell, Container, KernelKind, KernelTally, MemoryType, ProcessMemory};
 
 /// What makes a process the same one: a pid alone is used again.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Identity {
     /// The process id, as the daemon sees it.
     pub pid: u32,
@@ -22,7 +23,7 @@ pub struct Identity {
 }
 
 /// How a process was first heard of: the `source` label.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Source {
     /// It reported over the socket.
     Socket,
