@@ -24,7 +24,7 @@ use crate::config::{
     Config, ConfigError, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS, SpansConfig, restart_needed,
 };
 use crate::heap;
-use crate::ingest::{Devices, Ingest};
+use crate::ingest::{Devices, Ingest, Memory};
 use crate::registry::{FeedPolicy, Pages, Registry, Time};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
 use crate::sinks::otlp::{Exported, Otlp, Span};
@@ -81,7 +81,9 @@ async fn serve(
     passed: Passed,
     log_level: &LogLevelHandle,
 ) -> anyhow::Result<()> {
-    let registry = Arc::new(new_registry(&config));
+    let memory = Memory::open(&config)?;
+    let journal = memory.journal();
+    let registry = Arc::new(new_registry(&config, memory.started_ns()));
     let devices = Devices::new(Arc::clone(&registry));
     devices.configure(&described_devices(&config));
     let started_seconds = clock::unix_ns() as f64 / 1e9;
@@ -112,7 +114,7 @@ async fn serve(
     };
     let socket_path = socket.path().to_owned();
     let listeners = listeners(&config, passed.http).await?;
-    let ingest = Ingest::start(&config, Arc::clone(&registry), Arc::clone(&devices), socket)
+    let ingest = Ingest::start(&config, Arc::clone(&registry), Arc::clone(&devices), socket, memory, passed.kept)
         .context("cannot start ingest")?;
     info!(path = %socket_path.display(), "taking allocation reports");
 
@@ -185,8 +187,8 @@ fn pages() -> Option<Pages> {
 }
 
 /// An empty registry; it tells what happens if somebody wants to hear it.
-fn new_registry(config: &Config) -> Registry {
-    let registry = Registry::with_pages(clock::monotonic_ns(), pages());
+fn new_registry(config: &Config, started_ns: Option<u64>) -> Registry {
+    let registry = Registry::with_pages(started_ns.unwrap_or_else(clock::monotonic_ns), pages());
     if !has_listener(config) {
         return registry;
     }

@@ -42,6 +42,19 @@ impl Applier {
         Self { context, attribution, counts: [0; Event::ALL.len()], hello: None, generation: None }
     }
 
+    /// What is applied next was received in the journal's entry of that order.
+    pub(super) fn begin(&mut self, order: Option<u64>) {
+        self.attribution.begin(order);
+    }
+
+    pub(super) fn generation(&self) -> Option<u64> {
+        self.generation
+    }
+
+    pub(super) fn set_generation(&mut self, generation: Option<u64>) {
+        self.generation = generation;
+    }
+
     pub(super) fn peer_pid(&self) -> u32 {
         self.attribution.peer_pid()
     }
@@ -83,7 +96,7 @@ impl Applier {
 
     /// The peer's process, of whose generation this session is from now on.
     pub(super) fn negotiate(&mut self, time: Time) -> io::Result<Arc<Tracked>> {
-        let tracked = self.attribution.process(self.attribution.peer_pid(), time.monotonic_ns)?;
+        let tracked = self.attribution.process(self.attribution.peer_pid(), time)?;
         self.generation.get_or_insert_with(|| tracked.generation());
         Ok(tracked)
     }
@@ -99,7 +112,7 @@ impl Applier {
 
     /// The peer's process will report anew what it holds: what is known of it is forgotten.
     pub(super) fn renew(&mut self, number: u64, time: Time) -> io::Result<()> {
-        let tracked = self.attribution.process(self.attribution.peer_pid(), time.monotonic_ns)?;
+        let tracked = self.attribution.process(self.attribution.peer_pid(), time)?;
         let mut batch = self.context.registry.batch(tracked.process(), time.monotonic_ns);
         // While the ledger is held, so that no older session comes in between. One that was overtaken by a newer one brings nothing.
         if tracked.renew(number) {
@@ -151,7 +164,7 @@ impl Applier {
             if !self.attribution.knows(claimed) {
                 budget = budget.saturating_sub(RESOLUTION_COST);
             }
-            let tracked = self.attribution.process(claimed, time.monotonic_ns)?;
+            let tracked = self.attribution.process(claimed, time)?;
             let mut batch = context.registry.batch(tracked.process(), time.monotonic_ns);
             let is_outdated = self.generation.is_some_and(|own| own != tracked.generation());
             let mut at = at;
@@ -234,18 +247,28 @@ impl Applier {
 
     /// The reply to a message that wants one. It reads atomics only, and answers even what it has to reject: the peer waits for it.
     pub(super) fn reply(&self, message: &Header, at: u64, time: Time) -> Option<Reply> {
-        let (event, kind) = match message.kind {
-            Kind::Query => (Event::Query, Kind::Response),
-            Kind::DeviceInfoQuery => (Event::DeviceInfoQuery, Kind::DeviceInfoResponse),
+        let event = match message.kind {
+            Kind::Query => Event::Query,
+            Kind::DeviceInfoQuery => Event::DeviceInfoQuery,
+            _ => return None,
+        };
+        self.context.registry.events().count(event, 1);
+        let asks_for_count = event == Event::DeviceInfoQuery && message.device_id == wire::DEVICE_COUNT_QUERY;
+        if device_index(message.device_id).is_none() && !asks_for_count {
+            self.reject(Rejection::DeviceOutOfRange, at, time);
+        }
+        self.compose(message)
+    }
+
+    /// The reply alone, as it is now.
+    pub(super) fn compose(&self, message: &Header) -> Option<Reply> {
+        let kind = match message.kind {
+            Kind::Query => Kind::Response,
+            Kind::DeviceInfoQuery => Kind::DeviceInfoResponse,
             _ => return None,
         };
         let registry = &self.context.registry;
-        registry.events().count(event, 1);
         let index = device_index(message.device_id);
-        let asks_for_count = event == Event::DeviceInfoQuery && message.device_id == wire::DEVICE_COUNT_QUERY;
-        if index.is_none() && !asks_for_count {
-            self.reject(Rejection::DeviceOutOfRange, at, time);
-        }
         let device = index.and_then(|index| registry.known_device(index));
         let (mut totals, mut info) = (Totals::default(), wire::DeviceInfo::default());
         match kind {

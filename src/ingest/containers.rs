@@ -34,12 +34,19 @@ pub(super) struct Containers {
     unnamed: Option<Sender<Weak<Container>>>,
 }
 
+/// Who hears which names a container has.
+pub(super) type Settled = Box<dyn Fn(&Container) + Send>;
+
 impl Containers {
     /// Starts to look names up in a directory; without one there are only ids.
-    pub(super) fn start(directory: Option<PathBuf>, throttle: Arc<Throttle>) -> io::Result<Containers> {
+    pub(super) fn start(
+        directory: Option<PathBuf>,
+        throttle: Arc<Throttle>,
+        settled: Settled,
+    ) -> io::Result<Containers> {
         let unnamed = directory.map(|directory| {
             let (sender, unnamed) = channel();
-            let search = Search { directory, throttle, waiting: Vec::new() };
+            let search = Search { directory, throttle, settled, waiting: Vec::new() };
             let thread = std::thread::Builder::new().name("ttmem-pods".into());
             thread.spawn(move || search.follow(&unnamed)).map(|_| sender)
         });
@@ -65,10 +72,23 @@ impl Containers {
     }
 }
 
+impl Containers {
+    /// A container that was stored: what is settled about it stays, and what is not is looked for again.
+    pub(super) fn restore(&self, stored: &Container, cgroup: Option<&str>) -> Arc<Container> {
+        if let (false, Some(container)) = (stored.is_settled(), cgroup.and_then(|cgroup| self.of(cgroup))) {
+            return container;
+        }
+        let container = Arc::new(stored.clone());
+        self.known.lock().insert(container.id().to_owned(), Arc::downgrade(&container));
+        container
+    }
+}
+
 /// The search for names.
 struct Search {
     directory: PathBuf,
     throttle: Arc<Throttle>,
+    settled: Settled,
     waiting: Vec<Waiting>,
 }
 
@@ -128,6 +148,7 @@ impl Search {
             let is_over = entries.is_none() || now_ns.saturating_sub(waiting.since_ns) >= SEARCH_TIMEOUT_NS;
             if found.is_some() || is_over {
                 container.settle(found.cloned());
+                (self.settled)(&container);
             }
             found.is_none() && !is_over
         });
@@ -172,7 +193,8 @@ mod tests {
     #[test]
     fn names_are_looked_for_until_they_are_there_or_it_is_too_late() {
         let throttle = Arc::new(Throttle::default());
-        let mut search = Search { directory: PathBuf::new(), throttle, waiting: Vec::new() };
+        let settled = Box::new(|_: &Container| {});
+        let mut search = Search { directory: PathBuf::new(), throttle, settled, waiting: Vec::new() };
         let wait = |search: &mut Search, id: &str| {
             let container = Arc::new(Container::new(id.to_owned(), None));
             search.waiting.push(Waiting { container: Arc::downgrade(&container), since_ns: 100 });

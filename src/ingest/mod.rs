@@ -12,9 +12,15 @@ mod containers;
 mod processes;
 
 mod apply;
+mod conversation;
 mod ring;
 mod session;
 mod stream;
+
+mod diary;
+mod memory;
+mod note;
+mod recovery;
 
 mod replay;
 
@@ -24,7 +30,9 @@ mod inventory;
 mod region;
 mod regions;
 
+use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -40,18 +48,24 @@ use ttmem_wire::{BufferTypes, Layout};
 
 use crate::clock;
 use crate::config::{Config, SocketBufferTypes, SocketLayout};
-use crate::registry::{Loss, Occurrence, Registry, RejectedPeer, Rejection};
+use crate::registry::{Container, Occurrence, Registry, RejectedPeer, Rejection, Time};
 use crate::socket::{BACKLOG, Socket};
 use crate::throttle::{self, Throttle};
 use apply::Applier;
 use attribution::Attribution;
 use containers::Containers;
+use conversation::Conversation;
 pub use devices::Devices;
+use diary::{Diaries, Diary};
 use driver::Driver;
 use inventory::Inventory;
+pub use memory::Memory;
+use memory::Compaction;
+use note::{Counted, Note};
 use peer::{Peer, PeerError};
 use processes::Processes;
 use procfs::ArgumentsReader;
+use recovery::{Quiet, SessionImage, State};
 use regions::Regions;
 use ring::RingMemory;
 use session::Session;
@@ -72,6 +86,7 @@ struct Context {
     throttle: Arc<Throttle>,
     policy: Policy,
     arguments: ArgumentsReader,
+    diaries: Diaries,
     clients: AtomicU32,
     ring_memory: Arc<RingMemory>,
     /// Which run of the daemon this is, among all that a client may come to.
@@ -85,10 +100,25 @@ impl Context {
         registry: Arc<Registry>,
         devices: Arc<Devices>,
         runtime: Handle,
+        diaries: Diaries,
+        quiet: Quiet,
     ) -> io::Result<Arc<Context>> {
-        let throttle = Arc::new(Throttle::default());
-        let containers = Containers::start(config.container_log_dir.clone(), Arc::clone(&throttle))?;
-        let processes = Processes::new(Arc::clone(&registry), Arc::clone(&throttle), containers, runtime);
+        let throttle = Arc::new(if quiet == Quiet::Yes { Throttle::muted() } else { Throttle::default() });
+        let named = diaries.common();
+        let settled = Box::new(move |container: &Container| {
+            let names = container.names().cloned();
+            let names = names.map(|names| (names.namespace, names.pod, names.container));
+            named.note(now(), &Note::Named { id: container.id().to_owned(), names });
+        });
+        let containers = Containers::start(config.container_log_dir.clone(), Arc::clone(&throttle), settled)?;
+        let processes = Processes::new(
+            Arc::clone(&registry),
+            Arc::clone(&throttle),
+            containers,
+            diaries.common(),
+            config.trust_claimed_pids,
+            runtime,
+        );
         let policy = Policy::new(config);
         let arguments = ArgumentsReader::start()?;
         let clients = AtomicU32::new(0);
@@ -100,18 +130,25 @@ impl Context {
             throttle,
             policy,
             arguments,
+            diaries,
             clients,
             ring_memory,
             instance,
         }))
     }
 
+    /// Counts what no message says, here and in the journal.
+    fn count(&self, counted: Counted) {
+        counted.count(self.registry.events());
+        self.diaries.common().note(now(), &Note::Counted(counted));
+    }
+
     /// A connection could not be served; its client is not at fault.
     fn refuse(&self, error: &PeerError) {
-        match error {
-            PeerError::Hidden => self.registry.events().reject(Rejection::HiddenPeer),
-            PeerError::Io(_) => self.registry.events().lose(Loss::Connection),
-        }
+        self.count(match error {
+            PeerError::Hidden => Counted::HiddenPeer,
+            PeerError::Io(_) => Counted::Connection,
+        });
         if let Some(suppressed) = self.throttle.admit("connection", clock::monotonic_ns()) {
             warn!(%error, suppressed, "connection not served");
         }
@@ -156,9 +193,13 @@ pub struct Ingest {
     threads: Vec<EventLoop>,
     accepting: tokio::task::JoinHandle<()>,
     followers: Vec<Follower>,
+    compaction: Option<Compaction>,
     stopping: watch::Sender<bool>,
     context: Arc<Context>,
 }
+
+/// A connection that a supervisor has kept, and the name that it was given.
+pub type KeptConnection = (String, OwnedFd);
 
 impl Ingest {
     /// Starts to take connections on a socket and to follow the other sources.
@@ -167,11 +208,18 @@ impl Ingest {
         registry: Arc<Registry>,
         devices: Arc<Devices>,
         socket: Socket,
-    ) -> io::Result<Ingest> {
+        memory: Memory,
+        kept: Vec<KeptConnection>,
+    ) -> anyhow::Result<Ingest> {
         let threads = (0..config.ingest_threads).map(EventLoop::start).collect::<io::Result<Vec<_>>>()?;
-        let context = Context::new(config, registry, devices, threads[0].handle.clone())?;
+        let Memory { journal, state, .. } = memory;
+        let diaries = Diaries::new(journal.clone(), state.next_session);
+        let runtime = threads[0].handle.clone();
+        let context = Context::new(config, registry, devices, runtime, diaries, Quiet::No)?;
         let (stopping, stop) = watch::channel(false);
         let handles: Vec<Handle> = threads.iter().map(|thread| thread.handle.clone()).collect();
+        resume(&context, state, kept, &handles, &stop)?;
+        let compaction = journal.map(|journal| Compaction::start(journal, config.clone())).transpose()?;
         let accepting = threads[0].handle.spawn(accept_all(Arc::clone(&context), socket, handles, stop));
         let mut followers = Vec::new();
         if let Some(directory) = &config.shm_dir {
@@ -184,7 +232,7 @@ impl Ingest {
             let inventory = Inventory::new(Arc::clone(&context), Driver { proc_directory, sys_directory });
             followers.push(Follower::start("ttmem-driver", move |stop| inventory.follow(stop))?);
         }
-        Ok(Ingest { threads, accepting, followers, stopping, context })
+        Ok(Ingest { threads, accepting, followers, compaction, stopping, context })
     }
 
     /// Takes the connections that wait already and no more, applies what has been sent, and ends.
@@ -209,7 +257,74 @@ impl Ingest {
         for follower in self.followers {
             follower.stop();
         }
+        if let Some(compaction) = self.compaction {
+            compaction.stop();
+        }
     }
+}
+
+/// Goes on where the daemon before this one ended: its registry, its processes, and those of its connections that were kept.
+fn resume(
+    context: &Arc<Context>,
+    state: State,
+    kept: Vec<KeptConnection>,
+    threads: &[Handle],
+    stopping: &watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let State { registry, generations, sessions, .. } = state;
+    context.registry.restore(registry, |stored, cgroup| context.processes.container(stored, cgroup))?;
+    context.processes.restore(&generations)?;
+    let mut kept: HashMap<String, OwnedFd> = kept.into_iter().collect();
+    for (session, (number, thread)) in sessions.into_iter().zip(threads.iter().enumerate().cycle()) {
+        let diary = Arc::new(context.diaries.reopen(number, session.number, true));
+        // Where nobody has kept the connection it broke when the daemon ended.
+        match kept.remove(&diary.name()) {
+            Some(connection) => go_on(context, session, connection, diary, thread, stopping)?,
+            None => diary.close(now(), false),
+        }
+    }
+    for (name, _) in kept {
+        // Nobody knows in the middle of which frame it is.
+        warn!(name, "a connection was kept of which the journal knows nothing; it is closed");
+        Diary::forget(&name);
+    }
+    context.processes.watch_restored();
+    Ok(())
+}
+
+fn go_on(
+    context: &Arc<Context>,
+    session: SessionImage,
+    connection: OwnedFd,
+    diary: Arc<Diary>,
+    thread: &Handle,
+    stopping: &watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let SessionImage { peer_pid, peer_uid, facts, claims, conversation, .. } = session;
+    let stream = UnixStream::from(connection);
+    stream.set_nonblocking(true)?;
+    let pidfd = Peer::of(&stream).ok().filter(|peer| peer.pid == peer_pid).and_then(|peer| peer.pidfd);
+    let peer = Peer { pid: peer_pid, uid: peer_uid, pidfd };
+    let claims = claims.into_iter().filter_map(|(pid, identity)| Some((pid, context.processes.attach(identity)?)));
+    let attribution =
+        Attribution::restore(Arc::clone(context), peer, facts, claims.collect(), Arc::clone(&diary));
+    let applier = Applier::new(Arc::clone(context), attribution);
+    let conversation = Conversation::restore(Arc::clone(context), applier, conversation);
+    context.clients.fetch_add(1, Relaxed);
+    let (context, stopping) = (Arc::clone(context), stopping.clone());
+    thread.spawn(async move {
+        match Stream::new(stream) {
+            Ok(stream) => Session::new(Arc::clone(&context), stream, conversation, diary).run(stopping).await,
+            Err(error) => context.refuse(&error.into()),
+        }
+        context.clients.fetch_sub(1, Relaxed);
+    });
+    Ok(())
+}
+
+fn now() -> Time {
+    let (monotonic_ns, unix_ns) = clock::now();
+    Time { monotonic_ns, unix_ns }
 }
 
 /// A thread that looks at a source again and again, until its sender is gone.
@@ -270,7 +385,7 @@ async fn accept_all(
         Err(error) => return error!(%error, "cannot watch the socket; no client will be served"),
     };
     let mut stop = stopping.clone();
-    let mut deal = threads.iter().cycle();
+    let mut deal = threads.iter().enumerate().cycle();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -281,7 +396,7 @@ async fn accept_all(
         match (accepted, deal.next()) {
             (Ok(stream), Some(thread)) => serve(&context, stream, thread, &stopping),
             (Err(error), _) if is_exhaustion(&error) => {
-                context.registry.events().lose(Loss::Connection);
+                context.count(Counted::Connection);
                 if let Some(suppressed) = context.throttle.admit("exhaustion", clock::monotonic_ns()) {
                     warn!(%error, suppressed, "cannot take a connection; raise the limit of open files (LimitNOFILE)");
                 }
@@ -324,11 +439,16 @@ fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-fn serve(context: &Arc<Context>, stream: UnixStream, thread: &Handle, stopping: &watch::Receiver<bool>) {
+fn serve(
+    context: &Arc<Context>,
+    stream: UnixStream,
+    (number, thread): (usize, &Handle),
+    stopping: &watch::Receiver<bool>,
+) {
     let clients_max = context.policy.clients_max;
     if context.clients.fetch_add(1, Relaxed) >= clients_max {
         context.clients.fetch_sub(1, Relaxed);
-        context.registry.events().reject(Rejection::ClientsMax);
+        context.count(Counted::ClientsMax);
         let now_ns = clock::monotonic_ns();
         if let Some(suppressed) = context.throttle.admit("clients_max", now_ns) {
             let peer = Peer::of(&stream).map_or(0, |peer| peer.pid);
@@ -344,7 +464,7 @@ fn serve(context: &Arc<Context>, stream: UnixStream, thread: &Handle, stopping: 
     }
     let (context, stopping) = (Arc::clone(context), stopping.clone());
     thread.spawn(async move {
-        if let Err(error) = converse(&context, stream, stopping).await {
+        if let Err(error) = converse(&context, stream, number, stopping).await {
             context.refuse(&error);
         }
         context.clients.fetch_sub(1, Relaxed);
@@ -354,10 +474,20 @@ fn serve(context: &Arc<Context>, stream: UnixStream, thread: &Handle, stopping: 
 async fn converse(
     context: &Arc<Context>,
     stream: UnixStream,
+    thread: usize,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), PeerError> {
     let peer = Peer::of(&stream)?;
-    let applier = Applier::new(Arc::clone(context), Attribution::new(Arc::clone(context), peer));
-    Session::new(Arc::clone(context), Stream::new(stream)?, applier).run(stopping).await;
+    let diary = Arc::new(context.diaries.open(thread));
+    let attribution = Attribution::new(Arc::clone(context), peer, Arc::clone(&diary));
+    // Before anything is read: whoever goes on with the connection has to know whose it is, and then has to have it.
+    attribution.introduce(now());
+    if let Err(error) = context.diaries.keep(&diary, stream.as_fd()) {
+        if let Some(suppressed) = context.throttle.admit("keep", clock::monotonic_ns()) {
+            warn!(%error, suppressed, "the supervisor cannot keep a connection; it will break when the daemon is started again");
+        }
+    }
+    let conversation = Conversation::new(Arc::clone(context), Applier::new(Arc::clone(context), attribution));
+    Session::new(Arc::clone(context), Stream::new(stream)?, conversation, diary).run(stopping).await;
     Ok(())
 }

@@ -27,7 +27,7 @@ pub use directory::OpenError;
 pub use entry::{Entry, EntryKind, Moment};
 use segment::Segment;
 pub use segment::Torn;
-pub use writer::Writer;
+pub use writer::{Journalled, Writer};
 
 /// The journal is made of that many files: enough that threads which fill them at different speeds waste little of the bound.
 const SEGMENTS: u64 = 64;
@@ -200,9 +200,9 @@ impl Journal {
         Ok((journal, Found { checkpoint, entries, set_aside }))
     }
 
-    /// The writer of that number, to be used by one thread as a rule: others would wait for it.
+    /// The writer of that number, or the last one: to be used by one thread as a rule, as others would wait for it.
     pub fn writer(&self, number: usize) -> &Writer {
-        &self.writers[number % self.writers.len()]
+        &self.writers[number.min(self.writers.len() - 1)]
     }
 
     /// Whether what comes in is journalled. Once it is not it never is again, until the daemon is started anew.
@@ -312,6 +312,21 @@ impl Journal {
         self.wanted.notify_all();
     }
 
+    /// A checkpoint could not be made.
+    pub fn note_failure(&self) {
+        self.files.lock().figures.failures += 1;
+    }
+
+    /// What was found is of no use to anybody but a person who looks at it.
+    pub fn set_checkpoint_aside(&self) {
+        let mut files = self.files.lock();
+        files.directory.set_aside(checkpoint::NAME);
+        let useless: Vec<_> = files.used.drain(..).collect();
+        for segment in useless {
+            files.directory.remove(segment.path());
+        }
+    }
+
     /// Closes the current generation and gives what there is up to its end: everything of it and nothing of the next one. Writers
     /// wait for as long as it takes to go through them, and for no file.
     pub fn rotate(&self) -> io::Result<(Found, u64)> {
@@ -337,10 +352,7 @@ impl Journal {
         let directory = self.files.lock().directory.clone();
         let written = checkpoint::write(&directory, content, through);
         let mut files = self.files.lock();
-        if let Err(error) = written {
-            files.figures.failures += 1;
-            return Err(error);
-        }
+        written?;
         let (done, used) = files.used.drain(..).partition(|segment| segment.generation() <= through);
         files.used = used;
         for segment in done {

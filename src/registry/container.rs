@@ -24,7 +24,7 @@ pub struct ContainerNames {
 }
 
 /// A container, as far as its control group and whoever knows its names tell.
-#[derive(PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Container {
     id: String,
     pod_uid: Option<String>,
@@ -59,12 +59,18 @@ impl Container {
         let _ = self.names.set(names);
     }
 
+    /// Whether it is settled that nobody knows names for it.
+    pub fn is_nameless(&self) -> bool {
+        self.names.get().is_some_and(Option::is_none)
+    }
+
     /// What is settled about its names, if that is.
     pub(super) fn settled(&self) -> Option<Option<&ContainerNames>> {
         self.names.get().map(Option::as_ref)
     }
 
-    fn is_settled(&self) -> bool {
+    /// Whether there will be no other word about its names.
+    pub fn is_settled(&self) -> bool {
         self.names.get().is_some()
     }
 

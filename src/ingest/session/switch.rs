@@ -6,19 +6,15 @@
 use std::os::fd::BorrowedFd;
 
 use tracing::warn;
-use ttmem_wire::{DescriptorKind, Features, Geometry, Hello, HelloReply, Layout};
+use ttmem_wire::{DescriptorKind, Features, Geometry, HelloReply};
 
-use super::{DRAIN_TURNS_MAX, Framing, Session, now};
+use super::{DRAIN_TURNS_MAX, Session, now};
 use crate::clock;
 use crate::ingest::apply::{BadFrame, Fault};
+use crate::ingest::conversation::Ask;
+use crate::ingest::note::Note;
 use crate::ingest::ring::{RingFault, Rings};
-use crate::registry::{Loss, Pages, Rejection, Time};
-
-/// What a client has asked for.
-pub(super) struct Ask {
-    features: Features,
-    geometry: Geometry,
-}
+use crate::registry::{Loss, Pages, Rejection};
 
 /// What is handed over with an answer.
 #[derive(Default)]
@@ -37,27 +33,9 @@ impl<'a> Offer<'a> {
 }
 
 impl Session {
-    /// Acts on a HELLO, or notes what is to be answered.
-    pub(super) fn heed(&mut self, hello: Hello, time: Time) -> Result<(), Fault> {
-        match hello {
-            Hello::Ask { features, rings, records } => {
-                self.ask = Some(Ask { features, geometry: Geometry::nearest(rings, records) });
-            }
-            Hello::Switch if self.rings.is_some() && !self.is_switched => {
-                let events = self.context.registry.events();
-                events.disconnect(self.framing.label());
-                events.connect_ring();
-                self.is_switched = true;
-            }
-            Hello::Switch => self.context.registry.events().reject(Rejection::UnexpectedType),
-            Hello::Renew { number } => self.applier.renew(number, time)?,
-        }
-        Ok(())
-    }
-
     /// Answers with what the client may have. What it may not have it goes on without, so nothing here is an error of the session's.
     pub(super) async fn answer(&mut self, ask: Ask) -> Result<(), Fault> {
-        if !matches!(self.framing, Framing::Known(Layout::Bytes144)) {
+        if !self.conversation.speaks_largest() {
             self.context.registry.events().reject(Rejection::UnexpectedType);
             return Ok(());
         }
@@ -76,10 +54,14 @@ impl Session {
             let bytes = devices.size_bytes();
             offer.add(Features::STATS_PAGE, DescriptorKind::DevicePage, bytes, devices.descriptor());
             // Whoever is in a namespace of its own is not to learn who else is on the host.
-            if self.applier.sees_processes() {
+            if self.conversation.applier.sees_processes() {
                 let bytes = processes.size_bytes();
                 offer.add(Features::STATS_PAGE, DescriptorKind::ProcessPage, bytes, processes.descriptor());
             }
+        }
+        if !offer.descriptors.is_empty() {
+            // What was handed over is this daemon's: its client is to notice that another one has come.
+            self.diary.forsake();
         }
         let reply = HelloReply::new(offer.features, geometry, self.context.instance, &offer.list);
         Ok(self.stream.write_with(&reply.encode(), &offer.descriptors).await?)
@@ -87,15 +69,19 @@ impl Session {
 
     /// Makes the client's rings; false if it gets none.
     fn make_rings(&mut self, geometry: Geometry) -> Result<bool, Fault> {
-        let process = self.applier.negotiate(now())?;
+        let process = self.conversation.applier.negotiate(now())?;
         if self.rings.is_some() || !process.is_watched() {
             return Ok(false);
         }
-        match Rings::new(&self.context.ring_memory, process, self.applier.peer_uid(), geometry) {
-            Ok(rings) => self.rings = rings,
+        match Rings::new(&self.context.ring_memory, process, self.conversation.applier.peer_uid(), geometry) {
+            Ok(rings) => {
+                self.conversation.has_rings = rings.is_some();
+                self.rings = rings;
+                self.diary.note(now(), &Note::GaveRings);
+            }
             Err(error) => {
                 if let Some(suppressed) = self.context.throttle.admit("rings", clock::monotonic_ns()) {
-                    warn!(peer = self.applier.peer_pid(), %error, suppressed, "cannot make rings; the client goes on with frames");
+                    warn!(peer = self.conversation.applier.peer_pid(), %error, suppressed, "cannot make rings; the client goes on with frames");
                 }
             }
         }
@@ -104,7 +90,7 @@ impl Session {
 
     /// Applies all that has been in the rings until now; false where that was too much for one turn.
     pub(super) fn catch_up(&mut self) -> Result<bool, Fault> {
-        let Some(geometry) = self.rings.as_ref().filter(|_| self.is_switched).map(Rings::geometry) else {
+        let Some(geometry) = self.rings.as_ref().filter(|_| self.conversation.is_switched()).map(Rings::geometry) else {
             return Ok(true);
         };
         let records = u64::from(geometry.rings()) * u64::from(geometry.records());
@@ -131,16 +117,16 @@ impl Session {
 
     /// The peer is gone or says no more: applies all that it has left.
     pub(super) async fn empty_rings(&mut self) {
-        let Some(rings) = self.rings.as_mut().filter(|_| self.is_switched) else { return };
+        let Some(rings) = self.rings.as_mut().filter(|_| self.conversation.is_switched()) else { return };
         let copied = rings.copy_all();
         while self.rings.as_ref().is_some_and(Rings::has_backlog) {
             if let Err(fault) = self.apply_copied() {
-                return self.refuse(&fault);
+                return self.conversation.refuse(&fault);
             }
             tokio::task::yield_now().await;
         }
         if let Err(fault) = self.judge(&copied) {
-            self.refuse(&fault);
+            self.conversation.refuse(&fault);
         }
     }
 
@@ -150,7 +136,7 @@ impl Session {
             match self.catch_up() {
                 Ok(false) => {}
                 Ok(true) => return,
-                Err(fault) => return self.refuse(&fault),
+                Err(fault) => return self.conversation.refuse(&fault),
             }
         }
     }
@@ -159,9 +145,10 @@ impl Session {
     fn apply_copied(&mut self) -> Result<usize, Fault> {
         let Some(rings) = &mut self.rings else { return Ok(0) };
         let mut records = rings.take_copied();
-        let used = self.applier.apply_records(&records, now())?;
+        let (time, applier) = (now(), &mut self.conversation.applier);
+        let used = applier.apply_records(&records, time)?;
         // There is nothing to negotiate in a ring.
-        let _ = self.applier.take_hello();
+        let _ = applier.take_hello();
         records.drain(..used);
         rings.give_back(records);
         Ok(used)
