@@ -28,6 +28,7 @@ use crate::ingest::{Devices, Ingest, Memory};
 use crate::registry::{FeedPolicy, Pages, Registry, Time};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
 use crate::sinks::otlp::{Exported, Otlp, Span};
+use crate::sinks::state;
 use crate::sinks::traces::{self, RecorderPolicy, Traces};
 use crate::socket::Socket;
 use crate::views::json;
@@ -58,13 +59,14 @@ pub fn run(origin: &Origin) -> anyhow::Result<()> {
     }
     raise_open_files_limit();
     let passed = Passed::from_environment()?;
+    let memory = Memory::open(&loaded.config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .thread_name("ttmem-http")
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    let served = runtime.block_on(serve(origin, loaded.config, passed, &log_level));
+    let served = runtime.block_on(serve(origin, loaded.config, passed, memory, &log_level));
     // A password that is being checked is nobody's any more.
     runtime.shutdown_background();
     served
@@ -79,9 +81,9 @@ async fn serve(
     origin: &Origin,
     config: Config,
     passed: Passed,
+    memory: Memory,
     log_level: &LogLevelHandle,
 ) -> anyhow::Result<()> {
-    let memory = Memory::open(&config)?;
     let journal = memory.journal();
     let registry = Arc::new(new_registry(&config, memory.started_ns()));
     let devices = Devices::new(Arc::clone(&registry));
@@ -90,6 +92,9 @@ async fn serve(
     let metrics = DaemonMetrics::new(env!("CARGO_PKG_VERSION"), env!("TTMEM_REVISION"), started_seconds)
         .context("cannot make metrics")?;
     metrics.reloaded(started_seconds);
+    if let Some(journal) = journal {
+        state::show(journal, &metrics).context("cannot make metrics")?;
+    }
     let web = Web::load(config.web_config.as_deref())?;
     let host = Arc::new(traces::host());
     let processes_max = config.processes_max as usize;

@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ingest", &["wire", "registry", "config", "clock", "socket", "throttle", "mapping", "journal", "activation"]),
     ("views", &["registry"]),
     ("analysis", &["registry"]),
-    ("sinks", &["registry", "views", "analysis", "config", "clock", "socket", "throttle"]),
+    ("sinks", &["registry", "views", "analysis", "config", "clock", "socket", "throttle", "journal"]),
     (
         "daemon",
         &[

@@ -43,10 +43,6 @@ impl Diaries {
         Diaries { journal, has_store, next_session: AtomicU64::new(next_session) }
     }
 
-    pub(super) fn journal(&self) -> Option<&Arc<Journal>> {
-        self.journal.as_ref()
-    }
-
     /// A new session's, on the thread of that number.
     pub(super) fn open(&self, thread: usize) -> Diary {
         self.reopen(thread, self.next_session.fetch_add(1, Relaxed), false)

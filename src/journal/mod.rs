@@ -108,6 +108,8 @@ pub struct JournalFigures {
     pub checkpoint_unix_seconds: f64,
     /// Checkpoints that could not be written.
     pub failures: u64,
+    /// Files that could not be believed when the directory was opened, whole or in part.
+    pub damaged_files: u64,
     /// Whether what comes in is journalled.
     pub is_on: bool,
 }
@@ -182,7 +184,10 @@ impl Journal {
             free: Vec::new(),
             generation,
             next_number,
-            figures: JournalFigures::default(),
+            figures: JournalFigures {
+                damaged_files: set_aside.len() as u64 + entries.torn,
+                ..JournalFigures::default()
+            },
         };
         let journal = Arc::new(Journal {
             files: Mutex::new(files),

@@ -129,6 +129,20 @@ pub mod daemon {
     pub const OTLP_QUEUE_ITEMS: &str = "ttmem_otlp_queue_items";
     /// The memory that it takes.
     pub const OTLP_QUEUE_BYTES: &str = "ttmem_otlp_queue_bytes";
+    /// Whether the state outlives the daemon.
+    pub const STATE_KEPT: &str = "ttmem_state_kept";
+    /// The journal's size.
+    pub const STATE_JOURNAL_BYTES: &str = "ttmem_state_journal_bytes";
+    /// The checkpoint's size.
+    pub const STATE_CHECKPOINT_BYTES: &str = "ttmem_state_checkpoint_bytes";
+    /// How long it took.
+    pub const STATE_CHECKPOINT_DURATION: &str = "ttmem_state_checkpoint_duration_seconds";
+    /// When it was made.
+    pub const STATE_CHECKPOINT_TIME: &str = "ttmem_state_checkpoint_timestamp_seconds";
+    /// Those that failed.
+    pub const STATE_FAILURES: &str = "ttmem_state_checkpoint_failures_total";
+    /// What could not be believed.
+    pub const STATE_DAMAGED: &str = "ttmem_state_damaged_files_total";
 }
 
 /// Every metric, in the order of the exposition.
@@ -549,6 +563,69 @@ pub const METRICS: &[Metric] = &[
         unit: "By",
         labels: &["signal"],
         help: "Memory that they take, estimated; absent while OTLP is off.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::STATE_KEPT,
+        kind: Kind::Gauge,
+        unit: "1",
+        labels: &[],
+        help: "Whether what is known outlives the daemon, as state_dir wants; absent without one.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::STATE_JOURNAL_BYTES,
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: &[],
+        help: "Journal that no checkpoint has yet; absent without a state_dir.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::STATE_CHECKPOINT_BYTES,
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: &[],
+        help: "The last checkpoint's size; absent without a state_dir.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::STATE_CHECKPOINT_DURATION,
+        kind: Kind::Gauge,
+        unit: "s",
+        labels: &[],
+        help: "Time that the last checkpoint took to make, beside everything else; absent without a state_dir.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::STATE_CHECKPOINT_TIME,
+        kind: Kind::Gauge,
+        unit: "s",
+        labels: &[],
+        help: "Time since the epoch at which the last checkpoint was made, 0 before the first; absent without a state_dir.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::STATE_FAILURES,
+        kind: Kind::Counter,
+        unit: "{checkpoint}",
+        labels: &[],
+        help: "Checkpoints that could not be made; absent without a state_dir.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::STATE_DAMAGED,
+        kind: Kind::Counter,
+        unit: "{file}",
+        labels: &[],
+        help: "Files of the state directory that could not be believed at the start, whole or in part; absent without one.",
         opentelemetry: None,
         samples: Samples::Daemon,
     },

@@ -2,6 +2,7 @@
 
 pub mod http;
 pub mod otlp;
+pub mod state;
 pub mod traces;
 
 mod token_bucket;
