@@ -119,8 +119,9 @@ async fn serve(
     };
     let socket_path = socket.path().to_owned();
     let listeners = listeners(&config, passed.http).await?;
-    let ingest = Ingest::start(&config, Arc::clone(&registry), Arc::clone(&devices), socket, memory, passed.kept)
-        .context("cannot start ingest")?;
+    let ingest =
+        Ingest::start(&config, Arc::clone(&registry), Arc::clone(&devices), socket, memory, passed.kept)
+            .context("cannot start ingest")?;
     info!(path = %socket_path.display(), "taking allocation reports");
 
     let (stop, stopping) = watch::channel(false);

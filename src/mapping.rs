@@ -79,6 +79,16 @@ impl Shared {
         Ok(Shared { mapping, descriptor })
     }
 
+    /// Memory for both that another process of ours has made; nothing else than that is taken for it.
+    pub fn adopt(descriptor: OwnedFd, bytes: usize) -> io::Result<Shared> {
+        let is_fixed = fcntl_get_seals(&descriptor)?.contains(SealFlags::SHRINK | SealFlags::GROW);
+        if !is_fixed || fstat(&descriptor)?.st_size != bytes as i64 {
+            return Err(io::Error::other("the memory is not what it was said to be"));
+        }
+        let mapping = Mapping::new(descriptor.as_fd(), bytes, ProtFlags::READ | ProtFlags::WRITE)?;
+        Ok(Shared { mapping, descriptor })
+    }
+
     /// The words that it is made of.
     #[inline]
     pub fn words(&self) -> &[AtomicU64] {

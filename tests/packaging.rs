@@ -322,7 +322,11 @@ fn check_client_notices_nothing(machine: &Machine, client: &mut Peer, pid: u32) 
     });
     let (pid, labels) = (pid.to_string(), [("device", "0"), ("memory_type", "dram")]);
     let of_process = [("pid", pid.as_str()), labels[0], labels[1]];
-    assert_eq!(metrics.value("ttmem_process_allocated_bytes_total", &of_process), Some(28_672.0), "each once");
+    assert_eq!(
+        metrics.value("ttmem_process_allocated_bytes_total", &of_process),
+        Some(28_672.0),
+        "each once"
+    );
     assert_eq!(metrics.value("ttmem_state_kept", &[]), Some(1.0));
     machine.run("test $(stat --format='%U %a' /var/lib/ttmem | tr ' ' :) = ttmem:700");
 }

@@ -19,7 +19,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("monitor", &["wire", "mapping"]),
     // What it publishes lies in the stats pages, whose layout is the protocol's.
     ("registry", &["wire::stats", "wire::Arch", "mapping"]),
-    ("ingest", &["wire", "registry", "config", "clock", "socket", "throttle", "mapping", "journal", "activation"]),
+    (
+        "ingest",
+        &["wire", "registry", "config", "clock", "socket", "throttle", "mapping", "journal", "activation"],
+    ),
     ("views", &["registry"]),
     ("analysis", &["registry"]),
     ("sinks", &["registry", "views", "analysis", "config", "clock", "socket", "throttle", "journal"]),

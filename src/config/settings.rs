@@ -449,9 +449,7 @@ pub const SETTINGS: &[Setting] = &[
         help: "Bytes that the journal may take",
         details: "16777216 to 1073741824. At half of it a checkpoint is made and the journal begins anew. \
                   Checkpoints come beside it: about 20 bytes for each live buffer.",
-        apply: |config, text| {
-            JOURNAL_BYTES.parse(text).map(|bytes| config.state_journal_bytes_max = bytes)
-        },
+        apply: |config, text| JOURNAL_BYTES.parse(text).map(|bytes| config.state_journal_bytes_max = bytes),
         show: |config| config.state_journal_bytes_max.to_string(),
     },
     otlp::ENDPOINT,

@@ -94,6 +94,11 @@ impl Applier {
         self.hello.take()
     }
 
+    /// The peer's process.
+    pub(super) fn peer_process(&mut self, time: Time) -> io::Result<Arc<Tracked>> {
+        self.attribution.process(self.attribution.peer_pid(), time)
+    }
+
     /// The peer's process, of whose generation this session is from now on.
     pub(super) fn negotiate(&mut self, time: Time) -> io::Result<Arc<Tracked>> {
         let tracked = self.attribution.process(self.attribution.peer_pid(), time)?;

@@ -105,7 +105,8 @@ impl Conversation {
 
     /// One that was stored, and goes on.
     pub(super) fn restore(context: Arc<Context>, mut applier: Applier, image: ConversationImage) -> Self {
-        let ConversationImage { framing, carry, offset, out, ask, has_rings, is_switched, generation } = image;
+        let ConversationImage { framing, carry, offset, out, ask, has_rings, is_switched, generation } =
+            image;
         let ask = ask.map(|(features, rings, records)| Ask {
             features: Features(features),
             geometry: Geometry::nearest(rings, records),
@@ -121,7 +122,8 @@ impl Conversation {
                 Framing::Undetected(answered.unwrap_or_default())
             }
             FramingImage::Known { frame_bytes } => {
-                let layout = Layout::ALL.into_iter().find(|layout| layout.frame_bytes() == frame_bytes as usize);
+                let layout =
+                    Layout::ALL.into_iter().find(|layout| layout.frame_bytes() == frame_bytes as usize);
                 layout.map_or(Framing::Undetected(FirstFrame::Waiting), Framing::Known)
             }
         };
@@ -139,7 +141,9 @@ impl Conversation {
         let framing = match &self.framing {
             Framing::Undetected(FirstFrame::Waiting) => FramingImage::Waiting,
             Framing::Undetected(FirstFrame::Applied) => FramingImage::Applied,
-            Framing::Undetected(FirstFrame::Answered(_, sent)) => FramingImage::Answered { sent: *sent as u32 },
+            Framing::Undetected(FirstFrame::Answered(_, sent)) => {
+                FramingImage::Answered { sent: *sent as u32 }
+            }
             Framing::Known(layout) => FramingImage::Known { frame_bytes: layout.frame_bytes() as u32 },
         };
         ConversationImage {
@@ -147,11 +151,18 @@ impl Conversation {
             carry: self.carry.clone(),
             offset: self.offset,
             out: self.out.clone(),
-            ask: self.ask.map(|Ask { features, geometry }| (features.0, geometry.rings(), geometry.records())),
+            ask: self
+                .ask
+                .map(|Ask { features, geometry }| (features.0, geometry.rings(), geometry.records())),
             has_rings: self.has_rings,
             is_switched: self.is_switched,
             generation: self.applier.generation(),
         }
+    }
+
+    /// Whether a client waits to hear what it gets beside frames.
+    pub(super) fn is_asked(&self) -> bool {
+        self.ask.is_some()
     }
 
     pub(super) fn is_switched(&self) -> bool {

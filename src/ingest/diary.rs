@@ -55,7 +55,12 @@ impl Diaries {
 
     /// That of whoever is no session; the last writer is theirs.
     pub(super) fn common(&self) -> Diary {
-        Diary { journal: self.journal.clone(), writer: usize::MAX, session: 0, is_kept: AtomicBool::new(false) }
+        Diary {
+            journal: self.journal.clone(),
+            writer: usize::MAX,
+            session: 0,
+            is_kept: AtomicBool::new(false),
+        }
     }
 
     /// Puts a session's connection into the supervisor's store. What is sent there is its before anything else happens.
@@ -84,7 +89,18 @@ impl Diary {
         format!("{KEPT_PREFIX}{:x}", self.session)
     }
 
-    fn is_on(&self) -> bool {
+    /// Keeps something else that belongs to the connection, if that is kept.
+    pub(super) fn keep_too(&self, descriptor: BorrowedFd<'_>) {
+        if self.is_kept() {
+            let name = self.name();
+            let states = [NotifyState::FdStore, NotifyState::FdName(&name), NotifyState::Custom("FDPOLL=0")];
+            // Without it the next daemon finds the connection alone, and closes it.
+            let _ = sd_notify::notify_with_fds(&states, &[descriptor]);
+        }
+    }
+
+    /// Whether there is a journal.
+    pub(super) fn is_on(&self) -> bool {
         self.journal.as_ref().is_some_and(|journal| journal.is_on())
     }
 
@@ -108,8 +124,13 @@ impl Diary {
     ) -> Option<io::Result<Journalled>> {
         let journal = self.journal.as_ref()?;
         loop {
-            let received =
-                journal.writer(self.writer).receive(journal, connection, self.session, moment(time), space)?;
+            let received = journal.writer(self.writer).receive(
+                journal,
+                connection,
+                self.session,
+                moment(time),
+                space,
+            )?;
             match received {
                 // Said of a connection whose client left our answers unread, before what it had sent itself is given.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}

@@ -30,19 +30,23 @@ impl Memory {
         let began = Instant::now();
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let writers = config.ingest_threads + 1;
-        let (journal, found) = match Journal::open(directory, config.state_journal_bytes_max, writers, &boot_id) {
-            Ok(opened) => opened,
-            Err(error @ OpenError::InUse { .. }) => return Err(error),
-            Err(error) => {
-                error!(%error, "nothing is remembered beyond this daemon's end");
-                return Ok(Memory::default());
-            }
-        };
+        let (journal, found) =
+            match Journal::open(directory, config.state_journal_bytes_max, writers, &boot_id) {
+                Ok(opened) => opened,
+                Err(error @ OpenError::InUse { .. }) => return Err(error),
+                Err(error) => {
+                    error!(%error, "nothing is remembered beyond this daemon's end");
+                    return Ok(Memory::default());
+                }
+            };
         for (path, error) in &found.set_aside {
             warn!(path = %path.display(), error, "a file of the state directory cannot be believed; it was set aside");
         }
         if found.entries.torn > 0 {
-            warn!(files = found.entries.torn, "the journal is damaged; what stands behind the damage is lost");
+            warn!(
+                files = found.entries.torn,
+                "the journal is damaged; what stands behind the damage is lost"
+            );
         }
         let entries = found.entries.len();
         let is_restored = found.checkpoint.is_some() || entries > 0;
@@ -56,7 +60,12 @@ impl Memory {
         };
         if is_restored {
             let seconds = began.elapsed().as_secs_f64();
-            info!(entries, sessions = state.sessions.len(), seconds, "went on where the daemon before this one ended");
+            info!(
+                entries,
+                sessions = state.sessions.len(),
+                seconds,
+                "went on where the daemon before this one ended"
+            );
         }
         Ok(Memory { journal: Some(journal), state, is_restored })
     }

@@ -21,6 +21,7 @@ mod diary;
 mod memory;
 mod note;
 mod recovery;
+mod resumption;
 
 mod replay;
 
@@ -30,7 +31,6 @@ mod inventory;
 mod region;
 mod regions;
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -56,7 +56,7 @@ use attribution::Attribution;
 use containers::Containers;
 use conversation::Conversation;
 pub use devices::Devices;
-use diary::{Diaries, Diary};
+use diary::Diaries;
 use driver::Driver;
 use inventory::Inventory;
 use memory::Compaction;
@@ -65,8 +65,8 @@ use note::{Counted, Note};
 use peer::{Peer, PeerError};
 use processes::Processes;
 use procfs::ArgumentsReader;
+use recovery::Quiet;
 pub use recovery::RecoveryError;
-use recovery::{Quiet, SessionImage, State};
 use regions::Regions;
 use ring::RingMemory;
 use session::Session;
@@ -219,7 +219,7 @@ impl Ingest {
         let context = Context::new(config, registry, devices, runtime, diaries, Quiet::No)?;
         let (stopping, stop) = watch::channel(false);
         let handles: Vec<Handle> = threads.iter().map(|thread| thread.handle.clone()).collect();
-        resume(&context, state, kept, &handles, &stop)?;
+        resumption::resume(&context, state, kept, &handles, &stop)?;
         let compaction = journal.map(|journal| Compaction::start(journal, config.clone())).transpose()?;
         let accepting = threads[0].handle.spawn(accept_all(Arc::clone(&context), socket, handles, stop));
         let mut followers = Vec::new();
@@ -262,65 +262,6 @@ impl Ingest {
             compaction.stop();
         }
     }
-}
-
-/// Goes on where the daemon before this one ended: its registry, its processes, and those of its connections that were kept.
-fn resume(
-    context: &Arc<Context>,
-    state: State,
-    kept: Vec<KeptConnection>,
-    threads: &[Handle],
-    stopping: &watch::Receiver<bool>,
-) -> anyhow::Result<()> {
-    let State { registry, generations, sessions, .. } = state;
-    context.registry.restore(registry, |stored, cgroup| context.processes.container(stored, cgroup))?;
-    context.processes.restore(&generations)?;
-    let mut kept: HashMap<String, OwnedFd> = kept.into_iter().collect();
-    for (session, (number, thread)) in sessions.into_iter().zip(threads.iter().enumerate().cycle()) {
-        let diary = Arc::new(context.diaries.reopen(number, session.number, true));
-        // Where nobody has kept the connection it broke when the daemon ended.
-        match kept.remove(&diary.name()) {
-            Some(connection) => go_on(context, session, connection, diary, thread, stopping)?,
-            None => diary.close(now(), false),
-        }
-    }
-    for (name, _) in kept {
-        // Nobody knows in the middle of which frame it is.
-        warn!(name, "a connection was kept of which the journal knows nothing; it is closed");
-        Diary::forget(&name);
-    }
-    context.processes.watch_restored();
-    Ok(())
-}
-
-fn go_on(
-    context: &Arc<Context>,
-    session: SessionImage,
-    connection: OwnedFd,
-    diary: Arc<Diary>,
-    thread: &Handle,
-    stopping: &watch::Receiver<bool>,
-) -> anyhow::Result<()> {
-    let SessionImage { peer_pid, peer_uid, facts, claims, conversation, .. } = session;
-    let stream = UnixStream::from(connection);
-    stream.set_nonblocking(true)?;
-    let pidfd = Peer::of(&stream).ok().filter(|peer| peer.pid == peer_pid).and_then(|peer| peer.pidfd);
-    let peer = Peer { pid: peer_pid, uid: peer_uid, pidfd };
-    let claims = claims.into_iter().filter_map(|(pid, identity)| Some((pid, context.processes.attach(identity)?)));
-    let attribution =
-        Attribution::restore(Arc::clone(context), peer, facts, claims.collect(), Arc::clone(&diary));
-    let applier = Applier::new(Arc::clone(context), attribution);
-    let conversation = Conversation::restore(Arc::clone(context), applier, conversation);
-    context.clients.fetch_add(1, Relaxed);
-    let (context, stopping) = (Arc::clone(context), stopping.clone());
-    thread.spawn(async move {
-        match Stream::new(stream) {
-            Ok(stream) => Session::new(Arc::clone(&context), stream, conversation, diary).run(stopping).await,
-            Err(error) => context.refuse(&error.into()),
-        }
-        context.clients.fetch_sub(1, Relaxed);
-    });
-    Ok(())
 }
 
 fn now() -> Time {
@@ -483,10 +424,10 @@ async fn converse(
     let attribution = Attribution::new(Arc::clone(context), peer, Arc::clone(&diary));
     // Before anything is read: whoever goes on with the connection has to know whose it is, and then has to have it.
     attribution.introduce(now());
-    if let Err(error) = context.diaries.keep(&diary, stream.as_fd()) {
-        if let Some(suppressed) = context.throttle.admit("keep", clock::monotonic_ns()) {
-            warn!(%error, suppressed, "the supervisor cannot keep a connection; it will break when the daemon is started again");
-        }
+    if let Err(error) = context.diaries.keep(&diary, stream.as_fd())
+        && let Some(suppressed) = context.throttle.admit("keep", clock::monotonic_ns())
+    {
+        warn!(%error, suppressed, "the supervisor cannot keep a connection; it will break when the daemon is started again");
     }
     let conversation = Conversation::new(Arc::clone(context), Applier::new(Arc::clone(context), attribution));
     Session::new(Arc::clone(context), Stream::new(stream)?, conversation, diary).run(stopping).await;

@@ -1,8 +1,10 @@
 //! What the journal holds beside the bytes that came in: everything that does not follow from them.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use ttmem_wire::HEADER_BYTES;
 
 use super::procfs::ProcessFacts;
+use super::ring::RingsImage;
 use crate::registry::{Event, Identity, Loss, MemoryType, Rejection, Source};
 
 /// One thing that happened.
@@ -14,10 +16,12 @@ pub(super) enum Note {
     Silent,
     /// What had been received was applied now, behind the rings.
     Resumed,
-    /// The client was given rings.
-    GaveRings,
-    /// Records were taken from the rings.
-    Records { lost: u64, records: Vec<[u64; 5]> },
+    /// The client is going to be given rings.
+    GaveRings(RingsImage),
+    /// Its question for more than frames has been answered.
+    Answered,
+    /// Records were taken from the rings, up to there.
+    Records { lost: u64, records: Vec<Packed>, rings: RingsImage },
     /// A pid that messages claim was found to be this process; from the entry of that order on.
     Claimed { since: u64, pid: u32, identity: Identity, is_rejected: bool },
     /// A connection was closed.
@@ -32,6 +36,29 @@ pub(super) enum Note {
     Named { id: String, names: Option<(String, String, String)> },
     /// Something was counted that no message says.
     Counted(Counted),
+}
+
+/// A record of a ring.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Packed(pub(super) [u8; HEADER_BYTES]);
+
+impl Serialize for Packed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (words, _) = self.0.as_chunks::<8>();
+        let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
+        <[u64; HEADER_BYTES / 8]>::serialize(&std::array::from_fn(|_| words.next().unwrap_or(0)), serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Packed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Packed, D::Error> {
+        let words = <[u64; HEADER_BYTES / 8]>::deserialize(deserializer)?;
+        let mut packed = [0; HEADER_BYTES];
+        for (place, word) in packed.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        Ok(Packed(packed))
+    }
 }
 
 /// What is counted beside messages.

@@ -16,9 +16,10 @@ use super::apply::Applier;
 use super::attribution::Attribution;
 use super::conversation::{Conversation, ConversationImage};
 use super::diary::Diaries;
-use super::note::{Birth, Note, memory_type};
+use super::note::{Birth, Note, Packed, memory_type};
 use super::processes::Tracked;
 use super::procfs::ProcessFacts;
+use super::ring::RingsImage;
 use super::{Context, Devices};
 use crate::config::Config;
 use crate::journal::{Entry, EntryKind, Found};
@@ -62,6 +63,7 @@ pub(super) struct SessionImage {
     pub(super) peer_uid: u32,
     pub(super) facts: ProcessFacts,
     pub(super) claims: Vec<(u32, Identity)>,
+    pub(super) rings: Option<RingsImage>,
     pub(super) conversation: ConversationImage,
 }
 
@@ -74,7 +76,8 @@ impl State {
 
     fn decode(bytes: &[u8]) -> Result<State, RecoveryError> {
         let decoded = bincode::serde::decode_from_slice(bytes, bincode::config::standard());
-        let (state, _): (State, usize) = decoded.map_err(|error| RecoveryError::Content(error.to_string()))?;
+        let (state, _): (State, usize) =
+            decoded.map_err(|error| RecoveryError::Content(error.to_string()))?;
         if state.version == STATE_VERSION {
             Ok(state)
         } else {
@@ -127,6 +130,7 @@ struct RecordedSession {
     peer_uid: u32,
     facts: ProcessFacts,
     conversation: Conversation,
+    rings: Option<RingsImage>,
     /// Framing is lost: what was still received means nothing.
     is_refused: bool,
 }
@@ -142,7 +146,11 @@ impl Recovery {
         let mut world = World::new(Arc::clone(&context.registry), containers);
         let mut claims: HashMap<u64, Vec<RecordedClaim>> = HashMap::new();
         for session in &state.sessions {
-            let known = session.claims.iter().map(|(pid, identity)| RecordedClaim { since: 0, pid: *pid, identity: *identity });
+            let known = session.claims.iter().map(|(pid, identity)| RecordedClaim {
+                since: 0,
+                pid: *pid,
+                identity: *identity,
+            });
             claims.entry(session.number).or_default().extend(known);
         }
         // A note about a message stands behind it, so all of them are read first.
@@ -169,19 +177,31 @@ impl Recovery {
             next_session: state.next_session,
             last: Time { monotonic_ns: 0, unix_ns: 0 },
         };
-        for SessionImage { number, peer_pid, peer_uid, facts, conversation, .. } in state.sessions {
+        for SessionImage { number, peer_pid, peer_uid, facts, conversation, rings, .. } in state.sessions {
             recovery.open(number, peer_pid, peer_uid, facts, conversation);
+            if let Some(session) = recovery.sessions.get_mut(&number) {
+                session.rings = rings;
+            }
         }
         Ok(recovery)
     }
 
-    fn open(&mut self, number: u64, peer_pid: u32, peer_uid: u32, facts: ProcessFacts, image: ConversationImage) {
+    fn open(
+        &mut self,
+        number: u64,
+        peer_pid: u32,
+        peer_uid: u32,
+        facts: ProcessFacts,
+        image: ConversationImage,
+    ) {
         let recorded = Recorded { world: Arc::clone(&self.world), session: number };
         let context = &self.context;
-        let attribution = Attribution::recorded(Arc::clone(context), peer_pid, peer_uid, facts.clone(), recorded);
+        let attribution =
+            Attribution::recorded(Arc::clone(context), peer_pid, peer_uid, facts.clone(), recorded);
         let applier = Applier::new(Arc::clone(context), attribution);
         let conversation = Conversation::restore(Arc::clone(context), applier, image);
-        let session = RecordedSession { peer_pid, peer_uid, facts, conversation, is_refused: false };
+        let session =
+            RecordedSession { peer_pid, peer_uid, facts, conversation, rings: None, is_refused: false };
         self.sessions.insert(number, session);
         self.next_session = self.next_session.max(number + 1);
     }
@@ -222,10 +242,17 @@ impl Recovery {
                 session.note_fault(assumed);
             }),
             Note::Resumed => self.with_session(entry, |session| session.resume(time)),
-            Note::GaveRings => self.with_session(entry, |session| session.conversation.has_rings = true),
-            Note::Records { lost, records } => {
+            Note::GaveRings(rings) => self.with_session(entry, |session| {
+                session.conversation.has_rings = true;
+                session.rings = Some(rings);
+            }),
+            Note::Answered => self.with_session(entry, |session| session.conversation.ask = None),
+            Note::Records { lost, records, rings } => {
                 registry.events().lose_many(crate::registry::Loss::Ring, lost);
-                self.with_session(entry, |session| session.take_records(&records, time));
+                self.with_session(entry, |session| {
+                    session.rings = Some(rings);
+                    session.take_records(&records, time);
+                });
             }
             Note::Claimed { is_rejected, .. } => {
                 if is_rejected {
@@ -253,7 +280,8 @@ impl Recovery {
                 }
             }
             Note::Named { id, names } => {
-                let names = names.map(|(namespace, pod, container)| ContainerNames { namespace, pod, container });
+                let names =
+                    names.map(|(namespace, pod, container)| ContainerNames { namespace, pod, container });
                 self.world.settle(&id, names.as_ref());
             }
             Note::Counted(counted) => counted.count(registry.events()),
@@ -305,15 +333,10 @@ impl RecordedSession {
         }
     }
 
-    fn take_records(&mut self, records: &[[u64; 5]], time: Time) {
-        let decode = |words: &[u64; 5]| {
-            let mut bytes = [0; 40];
-            for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
-                place.copy_from_slice(&word.to_le_bytes());
-            }
-            Header::decode(&bytes).ok()
-        };
-        let records: Vec<Header> = records.iter().filter_map(decode).collect();
+    fn take_records(&mut self, records: &[Packed], time: Time) {
+        // They were decoded before they were written down.
+        let records: Vec<Header> =
+            records.iter().filter_map(|record| Header::decode(&record.0).ok()).collect();
         let mut rest = &records[..];
         while let Ok(used @ 1..) = self.conversation.applier.apply_records(rest, time) {
             let _ = self.conversation.applier.take_hello();
@@ -336,7 +359,12 @@ impl RecordedSession {
             peer_uid: self.peer_uid,
             facts: self.facts.clone(),
             // The last of each pid.
-            claims: claims.map(|claim| (claim.pid, claim.identity)).collect::<BTreeMap<_, _>>().into_iter().collect(),
+            claims: claims
+                .map(|claim| (claim.pid, claim.identity))
+                .collect::<BTreeMap<_, _>>()
+                .into_iter()
+                .collect(),
+            rings: self.rings.clone(),
             conversation: self.conversation.image(),
         }
     }
@@ -367,9 +395,16 @@ pub(super) struct Recorded {
 impl Recorded {
     /// Whose a message was that names a pid, in the entry of that order. A daemon that was killed before it wrote that down has shown
     /// it to nobody: then it is the peer's.
-    pub(super) fn process(&self, claimed: u32, order: u64, peer: Identity, facts: &ProcessFacts, uid: u32) -> Arc<Tracked> {
-        let claims = self.world.claims.get(&self.session).into_iter().flatten();
-        let known = claims.filter(|claim| claim.pid == claimed && claim.since <= order).last();
+    pub(super) fn process(
+        &self,
+        claimed: u32,
+        order: u64,
+        peer: Identity,
+        facts: &ProcessFacts,
+        uid: u32,
+    ) -> Arc<Tracked> {
+        let mut claims = self.world.claims.get(&self.session).into_iter().flatten();
+        let known = claims.rfind(|claim| claim.pid == claimed && claim.since <= order);
         let known = known.and_then(|claim| self.world.tracked(claim.identity));
         known.unwrap_or_else(|| self.world.stranger(peer, facts, uid))
     }
@@ -392,9 +427,9 @@ impl World {
         let birth = self.births.get(&identity)?;
         let container = birth.container.as_ref().map(|(id, pod_uid, is_nameless)| {
             let mut containers = self.containers.lock();
-            let container = containers.entry(id.clone()).or_insert_with(|| {
-                Arc::new(Container::new(id.clone(), pod_uid.clone()))
-            });
+            let container = containers
+                .entry(id.clone())
+                .or_insert_with(|| Arc::new(Container::new(id.clone(), pod_uid.clone())));
             if *is_nameless {
                 container.settle(None);
             }

@@ -85,7 +85,16 @@ impl Regions {
         });
         let (files, shown) = (BTreeMap::new(), shown.collect());
         let diary = context.diaries.common();
-        Self { context, diary, directory, files, shown, has_looked: false, is_unsettled: false, complaint: None }
+        Self {
+            context,
+            diary,
+            directory,
+            files,
+            shown,
+            has_looked: false,
+            is_unsettled: false,
+            complaint: None,
+        }
     }
 
     /// Looks again and again until told to stop.

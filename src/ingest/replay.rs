@@ -8,8 +8,8 @@ use tokio::runtime::{Builder, Runtime};
 use ttmem_wire::Layout;
 
 use super::apply::{Applier, Fault};
-use super::peer::{Peer, PeerError};
 use super::diary::Diaries;
+use super::peer::{Peer, PeerError};
 use super::recovery::Quiet;
 use super::{Attribution, Context, Devices};
 use crate::config::Config;

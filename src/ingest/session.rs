@@ -64,8 +64,18 @@ enum Step {
 
 impl Session {
     /// A session about a conversation, be it new or from a daemon before this one.
-    pub(super) fn new(context: Arc<Context>, stream: Stream, conversation: Conversation, diary: Arc<Diary>) -> Self {
+    pub(super) fn new(
+        context: Arc<Context>,
+        stream: Stream,
+        conversation: Conversation,
+        diary: Arc<Diary>,
+    ) -> Self {
         Self { context, stream, conversation, diary, rings: None }
+    }
+
+    /// With the rings that its client has.
+    pub(super) fn with_rings(self, rings: Option<Rings>) -> Self {
+        Self { rings, ..self }
     }
 
     /// Serves the connection to its end, or until the daemon stops and all that has been sent so far is applied.
@@ -89,7 +99,10 @@ impl Session {
                 biased;
                 step = self.step() => step,
                 _ = &mut stop => {
-                    self.drain();
+                    // Where the connection outlives the daemon, the next one goes on.
+                    if !self.diary.is_kept() {
+                        self.drain();
+                    }
                     return Outcome::Left;
                 }
             };
@@ -167,7 +180,9 @@ impl Session {
 
     /// The socket before the rings: whatever comes over it, the rings are read first.
     fn poll_read(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<Step, Fault>> {
-        if let Poll::Ready(step) = self.take_in(|stream, space, diary, time| stream.poll_read(task, space, diary, time)) {
+        if let Poll::Ready(step) =
+            self.take_in(|stream, space, diary, time| stream.poll_read(task, space, diary, time))
+        {
             return Poll::Ready(step);
         }
         let Some(rings) = &mut self.rings else { return Poll::Pending };
@@ -229,12 +244,8 @@ impl Session {
         self.conversation.assume_layout(time)
     }
 
-    /// The daemon stops: applies and answers what the peer has sent so far, without waiting for more. Where the connection outlives
-    /// the daemon, the next one goes on.
+    /// No more is waited for: applies and answers what the peer has sent so far.
     fn drain(&mut self) {
-        if self.diary.is_kept() {
-            return;
-        }
         for _ in 0..DRAIN_TURNS_MAX {
             if self.conversation.has_backlog() {
                 if self.consume_backlog().is_err() {
@@ -259,7 +270,6 @@ impl Session {
         let out = std::mem::take(&mut self.conversation.out);
         self.stream.try_write(&out, &self.diary).is_ok_and(|written| written == out.len())
     }
-
 }
 
 fn now() -> Time {

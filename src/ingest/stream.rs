@@ -41,7 +41,9 @@ impl Stream {
     ) -> Poll<io::Result<Received>> {
         loop {
             let mut ready = ready!(self.0.poll_read_ready(task))?;
-            let Ok(outcome) = ready.try_io(|stream| take(stream.get_ref(), space, diary, time)) else { continue };
+            let Ok(outcome) = ready.try_io(|stream| take(stream.get_ref(), space, diary, time)) else {
+                continue;
+            };
             let Taken { bytes, is_cut, order } = outcome?;
             if (1..space.len()).contains(&bytes) && !is_cut {
                 // The queue was emptied; asking once more only to hear so would cost a system call.

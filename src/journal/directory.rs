@@ -24,7 +24,9 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// It cannot be made, read or written.
-    #[error("{path}: {cause}; state_dir must be a directory that the daemon can write to, with room for state_journal_bytes_max")]
+    #[error(
+        "{path}: {cause}; state_dir must be a directory that the daemon can write to, with room for state_journal_bytes_max"
+    )]
     Write {
         /// The directory or file.
         path: PathBuf,
@@ -74,7 +76,8 @@ impl Directory {
         let entries = fs::read_dir(&self.path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let entries = entries.map_err(|cause| OpenError::Write { path: self.path.clone(), cause })?;
         let number = |name: &str| name.strip_prefix(SEGMENT_PREFIX)?.parse().ok();
-        let found = entries.iter().filter_map(|entry| Some((number(entry.file_name().to_str()?)?, entry.path())));
+        let found =
+            entries.iter().filter_map(|entry| Some((number(entry.file_name().to_str()?)?, entry.path())));
         Ok(found.collect())
     }
 

@@ -57,7 +57,11 @@ impl FileMap {
     }
 
     fn at(&self, offset: usize, bytes: usize) -> *mut u8 {
-        assert!(offset <= self.bytes && bytes <= self.bytes - offset, "{offset} and {bytes} more of {}", self.bytes);
+        assert!(
+            offset <= self.bytes && bytes <= self.bytes - offset,
+            "{offset} and {bytes} more of {}",
+            self.bytes
+        );
         // SAFETY: it was just checked that this lies in the mapping, or at its end.
         unsafe { self.address.as_ptr().add(offset) }
     }

@@ -173,7 +173,8 @@ impl Journal {
             }
         }
         let entries = Entries::of(used.clone());
-        let last = |found: fn(&(u64, u64, u32, u32)) -> u64| entries.places.iter().map(found).max().unwrap_or(0);
+        let last =
+            |found: fn(&(u64, u64, u32, u32)) -> u64| entries.places.iter().map(found).max().unwrap_or(0);
         let generation = used.iter().map(|segment| segment.generation()).max().unwrap_or(checkpointed) + 1;
         // The order of what was being received at the kill is the last of all, and no number to go on from.
         let order = last(|place| if place.1 == u64::MAX { 0 } else { place.1 }) + 1;
@@ -253,6 +254,15 @@ impl Journal {
         Ok(segment)
     }
 
+    /// Whether a file has room for an entry of that many bytes. One that is larger would wait for ever.
+    fn has_files_for(&self, bytes: usize) -> bool {
+        let is_possible = segment::fits(self.segment_bytes, bytes);
+        if !is_possible {
+            self.turn_off(&io::Error::new(io::ErrorKind::FileTooLarge, "an entry is larger than a file"));
+        }
+        is_possible
+    }
+
     /// Waits until a checkpoint has made room; false where nothing is journalled any more.
     fn wait_for_room(&self) -> bool {
         let mut files = self.files.lock();
@@ -262,7 +272,10 @@ impl Journal {
             let is_late = self.room.wait_for(&mut files, ROOM_TIMEOUT).timed_out();
             if is_late && is_full(&files) {
                 drop(files);
-                self.turn_off(&io::Error::new(io::ErrorKind::StorageFull, "it is full, and no checkpoint makes room"));
+                self.turn_off(&io::Error::new(
+                    io::ErrorKind::StorageFull,
+                    "it is full, and no checkpoint makes room",
+                ));
             }
         }
         self.is_on()
@@ -288,7 +301,8 @@ impl Journal {
         }
         let number = files.next_number;
         files.next_number += 1;
-        Segment::create(&files.directory, number, self.segment_bytes, generation).map(|made| Some(Arc::new(made)))
+        Segment::create(&files.directory, number, self.segment_bytes, generation)
+            .map(|made| Some(Arc::new(made)))
     }
 
     /// Journalling has failed for good: what is on disk is of no use to anybody any more, and must not be taken for the truth.
@@ -353,7 +367,13 @@ impl Journal {
     }
 
     /// Puts a checkpoint of all generations up to one in the place of the one before, and makes room.
-    pub fn checkpoint(&self, content: &[u8], through: u64, seconds: f64, unix_seconds: f64) -> io::Result<()> {
+    pub fn checkpoint(
+        &self,
+        content: &[u8],
+        through: u64,
+        seconds: f64,
+        unix_seconds: f64,
+    ) -> io::Result<()> {
         let directory = self.files.lock().directory.clone();
         let written = checkpoint::write(&directory, content, through);
         let mut files = self.files.lock();

@@ -41,6 +41,11 @@ const _: () = assert!(MESSAGE_AT + MESSAGE_WORDS * WORD <= ENTRIES_AT);
 /// The order of what was under way when the daemon was killed: nothing can have come after it.
 const LAST: u64 = u64::MAX;
 
+/// Whether a file of that size has room for an entry of so many bytes.
+pub(super) fn fits(segment_bytes: u64, bytes: usize) -> bool {
+    (ENTRIES_AT + HEAD_BYTES + bytes) as u64 <= segment_bytes
+}
+
 /// Why a file is not read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UnreadableSegment {
@@ -70,7 +75,12 @@ pub(super) struct Segment {
 
 impl Segment {
     /// Makes one. Its place on the disk is its own from now on: a disk that is full is an error here and nowhere else.
-    pub(super) fn create(directory: &Directory, number: u64, bytes: u64, generation: u64) -> io::Result<Segment> {
+    pub(super) fn create(
+        directory: &Directory,
+        number: u64,
+        bytes: u64,
+        generation: u64,
+    ) -> io::Result<Segment> {
         let path = directory.segment(number);
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
@@ -147,7 +157,13 @@ impl Segment {
     }
 
     /// Sends bytes, of which the entry keeps nothing but how many went.
-    pub(super) fn send(&self, socket: BorrowedFd<'_>, offset: usize, head: &Head, bytes: &[u8]) -> io::Result<Moved> {
+    pub(super) fn send(
+        &self,
+        socket: BorrowedFd<'_>,
+        offset: usize,
+        head: &Head,
+        bytes: &[u8],
+    ) -> io::Result<Moved> {
         self.map.write(offset + HEAD_BYTES, bytes);
         self.set_out(offset, head);
         let moved = self.map.move_bytes(socket, Way::Out, MESSAGE_AT, offset + HEAD_BYTES, bytes.len());

@@ -44,6 +44,8 @@ impl Open {
         if !has_room {
             self.segment = journal.acquire();
             self.tail = self.segment.as_ref()?.tail();
+            // Whether it fits into any file is for whoever waits to find out.
+            self.segment.as_ref().filter(|segment| segment.room(self.tail) >= bytes)?;
         }
         Some((Arc::clone(self.segment.as_ref()?), self.tail))
     }
@@ -99,7 +101,8 @@ impl Writer {
 
     /// Notes something else, and gives its place; `None` where nothing is journalled any more.
     pub fn note(&self, journal: &Journal, session: u64, moment: Moment, bytes: &[u8]) -> Option<u64> {
-        let (mut open, segment, offset) = self.with_room(journal, bytes.len().next_multiple_of(size_of::<u64>()))?;
+        let (mut open, segment, offset) =
+            self.with_room(journal, bytes.len().next_multiple_of(size_of::<u64>()))?;
         let order = journal.next_order();
         let head = Head { order, moment, session, kind: EntryKind::Note, bytes: bytes.len() };
         open.tail = segment.append(offset, &head, bytes);
@@ -107,14 +110,18 @@ impl Writer {
     }
 
     /// A segment with room, waited for if need be: not with the lock held, as whoever makes room goes through all writers.
-    fn with_room(&self, journal: &Journal, bytes: usize) -> Option<(MutexGuard<'_, Open>, Arc<Segment>, usize)> {
+    fn with_room(
+        &self,
+        journal: &Journal,
+        bytes: usize,
+    ) -> Option<(MutexGuard<'_, Open>, Arc<Segment>, usize)> {
         loop {
             let mut open = self.open.lock();
             if let Some((segment, offset)) = open.with_room(journal, bytes) {
                 return Some((open, segment, offset));
             }
             drop(open);
-            if !journal.wait_for_room() {
+            if !journal.has_files_for(bytes) || !journal.wait_for_room() {
                 return None;
             }
         }

@@ -10,8 +10,8 @@ use ttmem_wire::stats::{DeviceDescription, MEMORY_TYPES, MemoryFigures, Text, se
 
 use super::MemoryType;
 use super::feed::{AllocationFailure, FailureReason};
-use super::image::{ImageError, MemoryImage};
 use super::histogram::{Histogram, HistogramSnapshot, Observations, Scale};
+use super::image::{ImageError, MemoryImage};
 use super::page::{DevicePlace, Pages};
 
 /// Devices that one host can have; an index is below this.

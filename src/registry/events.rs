@@ -250,7 +250,12 @@ fn rows<T: Copy>(all: &[T], values: &[AtomicU64], name: fn(T) -> &'static str) -
     all.iter().zip(values).map(|(label, value)| (name(*label), value.load(Relaxed))).collect()
 }
 
-fn restore<T: Copy>(all: &[T], counters: &[AtomicU64], name: fn(T) -> &'static str, stored: &[(String, u64)]) {
+fn restore<T: Copy>(
+    all: &[T],
+    counters: &[AtomicU64],
+    name: fn(T) -> &'static str,
+    stored: &[(String, u64)],
+) {
     for (label, counter) in all.iter().zip(counters) {
         if let Some((_, count)) = stored.iter().find(|(stored, _)| stored == name(*label)) {
             counter.store(*count, Relaxed);

@@ -126,7 +126,10 @@ impl Histogram {
     /// What is stored of it.
     pub(super) fn image(&self) -> DistributionImage {
         let buckets = self.buckets.iter().zip(0_u8..).map(|(bucket, number)| (number, bucket.load(Relaxed)));
-        DistributionImage { buckets: buckets.filter(|(_, count)| *count > 0).collect(), sum: self.sum.load(Relaxed) }
+        DistributionImage {
+            buckets: buckets.filter(|(_, count)| *count > 0).collect(),
+            sum: self.sum.load(Relaxed),
+        }
     }
 
     /// Makes an empty one what a stored one was.

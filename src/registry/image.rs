@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::container::EndedContainers;
 use super::{
-    Births, Container, ContainerNames, Counters, Identity, MemoryType, Process, ProcessInfo, Registry, Source,
-    TraceContext, World,
+    Births, Container, ContainerNames, Counters, Identity, MemoryType, Process, ProcessInfo, Registry,
+    Source, TraceContext, World,
 };
 
 /// The whole registry.
@@ -136,19 +136,22 @@ impl Registry {
     pub fn image(&self) -> RegistryImage {
         let world = self.world();
         let mut containers = ContainerList::default();
-        let processes = world.processes.iter().map(|process| process_image(process, &mut containers)).collect();
+        let processes =
+            world.processes.iter().map(|process| process_image(process, &mut containers)).collect();
         let ended_containers = world.ended_containers.entries().map(|(container, since_ns, held)| {
             let held = held.into_iter();
             let held = held.map(|((device, memory_type), byte_ns)| (device, memory_type as u8, byte_ns));
             EndedContainerImage { container: containers.number(container), since_ns, held: held.collect() }
         });
         let ended_containers = ended_containers.collect();
-        let retired = world.retired.iter().map(|((device, memory_type), counters)| {
-            (*device, *memory_type as u8, counters.to_words())
-        });
+        let retired = world
+            .retired
+            .iter()
+            .map(|((device, memory_type), counters)| (*device, *memory_type as u8, counters.to_words()));
         let events = self.events.snapshot();
         let devices = self.devices().map(|device| {
-            let memory = MemoryType::ALL.map(|memory_type| (memory_type as u8, device.memory(memory_type).image()));
+            let memory =
+                MemoryType::ALL.map(|memory_type| (memory_type as u8, device.memory(memory_type).image()));
             DeviceImage { index: device.index(), memory: memory.into() }
         });
         RegistryImage {
@@ -189,9 +192,9 @@ impl Registry {
         }
         let mut ended_containers = EndedContainers::default();
         for EndedContainerImage { container, since_ns, held } in image.ended_containers {
-            let held = held.into_iter().map(|(device, memory_type, byte_ns)| {
-                Ok(((device, memory_type_of(memory_type)?), byte_ns))
-            });
+            let held = held
+                .into_iter()
+                .map(|(device, memory_type, byte_ns)| Ok(((device, memory_type_of(memory_type)?), byte_ns)));
             ended_containers.restore(find(container, None)?, since_ns, held.collect::<Result<_, _>>()?);
         }
         // Last, as what the ledgers have published has raised the peaks to what they are now at the most.
@@ -288,9 +291,11 @@ impl ContainerImage {
     fn container(self) -> Container {
         let container = Container::new(self.id, self.pod_uid);
         if let Some(names) = self.names {
-            container.settle(
-                names.map(|(namespace, pod, container)| ContainerNames { namespace, pod, container }),
-            );
+            container.settle(names.map(|(namespace, pod, container)| ContainerNames {
+                namespace,
+                pod,
+                container,
+            }));
         }
         container
     }

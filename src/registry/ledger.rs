@@ -4,6 +4,8 @@
 //! readers' [`Cell`], once to the device's atomics. Publishing a whole batch as one step keeps the device's peak exact, because the
 //! highest point inside the batch is published with it.
 
+mod stored;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -176,24 +178,6 @@ impl Ledger {
         self.kernels.iter().flat_map(|(device, tallies)| {
             KernelKind::ALL.into_iter().zip(tallies).map(|(kind, tally)| (*device, kind, *tally))
         })
-    }
-
-    /// Every place with its counters and its buffers, oldest first.
-    pub(super) fn places(
-        &self,
-    ) -> impl Iterator<Item = (u16, MemoryType, Counters, impl Iterator<Item = &Record>)> {
-        self.cells.iter().map(|cell| {
-            (cell.device.index(), cell.memory_type, cell.counters, self.buffers.iter(&cell.buffers))
-        })
-    }
-
-    /// Where a region says 0 and nothing has been reported.
-    pub(super) fn empty_in_region(&self) -> impl Iterator<Item = (u16, MemoryType)> {
-        self.empty_in_region.iter().copied()
-    }
-
-    pub(super) fn has_ended(&self) -> bool {
-        self.has_ended
     }
 
     /// One more than the highest slot that was ever in use.
@@ -372,33 +356,6 @@ impl<'a> Batch<'a> {
     pub fn join_trace(&mut self, context: TraceContext) -> Result<(), Refusal> {
         self.check_alive()?;
         if self.process.join_trace(context) { Ok(()) } else { Err(Refusal::OtherTrace) }
-    }
-
-    /// A place is what a stored one was; `fill` puts its buffers into its list. Shown at the end of the batch, as of when it was stored.
-    pub(super) fn restore_place(
-        &mut self,
-        device: u16,
-        memory_type: MemoryType,
-        counters: Counters,
-        fill: impl FnOnce(u16, &mut List, &mut Buffers),
-    ) {
-        let cell = self.cell(device, memory_type);
-        let ledger = &mut *self.ledger;
-        ledger.touch(cell).counters = counters;
-        let restored = &mut ledger.cells[usize::from(cell)];
-        restored.crest();
-        fill(cell, &mut restored.buffers, &mut ledger.buffers);
-    }
-
-    /// Kernels are loaded as they were.
-    pub(super) fn restore_kernels(&mut self, device: u16, kind: KernelKind, tally: KernelTally) {
-        *self.kernel_tally(device, kind) = tally;
-    }
-
-    /// What else there is about a process.
-    pub(super) fn restore_rest(&mut self, empty_in_region: Vec<(u16, MemoryType)>, has_ended: bool) {
-        self.ledger.empty_in_region = empty_in_region;
-        self.ledger.has_ended = has_ended;
     }
 
     /// Closes a burst of allocations to which nothing has been added for a while.

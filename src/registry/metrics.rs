@@ -566,70 +566,54 @@ pub const METRICS: &[Metric] = &[
         opentelemetry: None,
         samples: Samples::Daemon,
     },
-    Metric {
-        name: daemon::STATE_KEPT,
-        kind: Kind::Gauge,
-        unit: "1",
-        labels: &[],
-        help: "Whether what is known outlives the daemon, as state_dir wants; absent without one.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::STATE_JOURNAL_BYTES,
-        kind: Kind::Gauge,
-        unit: "By",
-        labels: &[],
-        help: "Journal that no checkpoint has yet; absent without a state_dir.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::STATE_CHECKPOINT_BYTES,
-        kind: Kind::Gauge,
-        unit: "By",
-        labels: &[],
-        help: "The last checkpoint's size; absent without a state_dir.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::STATE_CHECKPOINT_DURATION,
-        kind: Kind::Gauge,
-        unit: "s",
-        labels: &[],
-        help: "Time that the last checkpoint took to make, beside everything else; absent without a state_dir.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::STATE_CHECKPOINT_TIME,
-        kind: Kind::Gauge,
-        unit: "s",
-        labels: &[],
-        help: "Time since the epoch at which the last checkpoint was made, 0 before the first; absent without a state_dir.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::STATE_FAILURES,
-        kind: Kind::Counter,
-        unit: "{checkpoint}",
-        labels: &[],
-        help: "Checkpoints that could not be made; absent without a state_dir.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::STATE_DAMAGED,
-        kind: Kind::Counter,
-        unit: "{file}",
-        labels: &[],
-        help: "Files of the state directory that could not be believed at the start, whole or in part; absent without one.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
+    of_daemon(
+        daemon::STATE_KEPT,
+        Kind::Gauge,
+        "1",
+        "Whether what is known outlives the daemon, as state_dir wants; absent without one.",
+    ),
+    of_daemon(
+        daemon::STATE_JOURNAL_BYTES,
+        Kind::Gauge,
+        "By",
+        "Journal that no checkpoint has yet; absent without a state_dir.",
+    ),
+    of_daemon(
+        daemon::STATE_CHECKPOINT_BYTES,
+        Kind::Gauge,
+        "By",
+        "The last checkpoint's size; absent without a state_dir.",
+    ),
+    of_daemon(
+        daemon::STATE_CHECKPOINT_DURATION,
+        Kind::Gauge,
+        "s",
+        "Time that the last checkpoint took to make, beside everything else; absent without a state_dir.",
+    ),
+    of_daemon(
+        daemon::STATE_CHECKPOINT_TIME,
+        Kind::Gauge,
+        "s",
+        "Time since the epoch at which the last checkpoint was made, 0 before the first; absent without a state_dir.",
+    ),
+    of_daemon(
+        daemon::STATE_FAILURES,
+        Kind::Counter,
+        "{checkpoint}",
+        "Checkpoints that could not be made; absent without a state_dir.",
+    ),
+    of_daemon(
+        daemon::STATE_DAMAGED,
+        Kind::Counter,
+        "{file}",
+        "Files of the state directory that could not be believed at the start, whole or in part; absent without one.",
+    ),
 ];
+
+/// A row without labels that the daemon keeps about itself.
+const fn of_daemon(name: &'static str, kind: Kind, unit: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind, unit, labels: &[], help, opentelemetry: None, samples: Samples::Daemon }
+}
 
 /// The row of that name.
 pub fn metric(name: &str) -> Option<&'static Metric> {

@@ -18,7 +18,6 @@ mod kernel;
 mod ledger;
 mod page;
 mod process;
-mod stored;
 
 mod feed;
 mod telling;

@@ -11,22 +11,30 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::Value;
 
-use super::{Directory, Metrics, PATIENCE, Response, log_lines, request, ttmem, wait_for};
+use super::{Directory, LOOK_INTERVAL, Metrics, PATIENCE, Response, log_lines, request, ttmem, wait_for};
 
 /// Passed descriptors are copied here first, above all numbers at which they are to arrive.
 const PARKING: i32 = 500;
+
+/// What the daemon has sent to be kept, by name.
+struct Store {
+    notify: UnixDatagram,
+    kept: Mutex<BTreeMap<String, Vec<OwnedFd>>>,
+    is_over: AtomicBool,
+}
 
 /// A daemon under a supervisor, both in a directory of the test's own.
 pub struct Supervised {
     directory: Directory,
     listener: UnixListener,
-    notify: UnixDatagram,
-    kept: BTreeMap<String, Vec<OwnedFd>>,
+    store: Arc<Store>,
     arguments: Vec<String>,
     child: Option<Child>,
     http: Option<SocketAddr>,
@@ -40,17 +48,21 @@ impl Supervised {
         let listener = UnixListener::bind(directory.join("socket")).unwrap();
         let notify = UnixDatagram::bind(directory.join("notify")).unwrap();
         notify.set_nonblocking(true).unwrap();
+        let (kept, is_over) = (Mutex::default(), AtomicBool::new(false));
+        let store = Arc::new(Store { notify, kept, is_over });
+        // The real one listens all the time, and few messages fit into its socket.
+        std::thread::spawn({
+            let store = Arc::clone(&store);
+            move || {
+                while !store.is_over.load(Ordering::Relaxed) {
+                    store.take();
+                    std::thread::sleep(LOOK_INTERVAL);
+                }
+            }
+        });
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let mut supervised = Supervised {
-            directory,
-            listener,
-            notify,
-            kept: BTreeMap::new(),
-            arguments,
-            child: None,
-            http: None,
-            starts: 0,
-        };
+        let mut supervised =
+            Supervised { directory, listener, store, arguments, child: None, http: None, starts: 0 };
         supervised.launch();
         supervised.wait_until_ready();
         supervised
@@ -62,15 +74,19 @@ impl Supervised {
         let log = fs::File::create(self.directory.join("log")).unwrap();
         let mut names = vec!["ttmem-allocations".to_owned()];
         let mut parked = vec![park(&self.listener)];
-        for (name, descriptors) in &self.kept {
+        for (name, descriptors) in &*self.store.kept.lock().unwrap() {
             for descriptor in descriptors {
                 names.push(name.clone());
                 parked.push(park(descriptor));
             }
         }
         // The shell puts each where it is expected, and becomes the daemon, whose number it knows.
-        let moves = parked.iter().zip(3..).map(|(from, to)| format!("{to}<&{} {}<&-", from.as_raw_fd(), from.as_raw_fd()));
-        let script = format!("export LISTEN_PID=$$; exec \"$0\" \"$@\" {}", moves.collect::<Vec<_>>().join(" "));
+        let moves = parked
+            .iter()
+            .zip(3..)
+            .map(|(from, to)| format!("{to}<&{} {}<&-", from.as_raw_fd(), from.as_raw_fd()));
+        let script =
+            format!("export LISTEN_PID=$$; exec \"$0\" \"$@\" {}", moves.collect::<Vec<_>>().join(" "));
         let program = ttmem();
         let mut command = Command::new("bash");
         for (name, value) in program.get_envs() {
@@ -102,11 +118,11 @@ impl Supervised {
     /// Waits until the daemon answers.
     pub fn wait_until_ready(&mut self) {
         let http = wait_for("the daemon to listen", || {
-            self.keep_what_came();
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
                 panic!("the daemon ended with {status}: {}", self.log_text());
             }
-            let line = log_lines(self.directory.path()).into_iter().find(|line| line["message"] == "listening")?;
+            let line =
+                log_lines(self.directory.path()).into_iter().find(|line| line["message"] == "listening")?;
             line["address"].as_str()?.parse().ok()
         });
         self.http = Some(http);
@@ -117,52 +133,21 @@ impl Supervised {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        self.keep_what_came();
+        self.store.take();
     }
 
     /// Ends it as an upgrade does.
     pub fn terminate(&mut self) {
         let mut child = self.child.take().unwrap();
         super::send_signal(child.id(), rustix::process::Signal::TERM);
-        wait_for("the daemon to end", || {
-            self.keep_what_came();
-            child.try_wait().unwrap()
-        });
-        self.keep_what_came();
-    }
-
-    /// Takes what the daemon has sent so far.
-    pub fn keep_what_came(&mut self) {
-        let mut bytes = [0; 4096];
-        loop {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
-            let mut control = RecvAncillaryBuffer::new(&mut space);
-            let mut into = [IoSliceMut::new(&mut bytes)];
-            let Ok(received) = recvmsg(&self.notify, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC) else { return };
-            let descriptors: Vec<OwnedFd> = control
-                .drain()
-                .filter_map(|message| match message {
-                    RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-                    _ => None,
-                })
-                .flatten()
-                .collect();
-            let text = String::from_utf8_lossy(&bytes[..received.bytes]).into_owned();
-            let has = |line: &str| text.lines().any(|known| known == line);
-            let name = text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or("stored").to_owned();
-            if has("FDSTORE=1") {
-                assert!(has("FDPOLL=0"), "systemd drops a connection whose client has gone: {text}");
-                self.kept.entry(name).or_default().extend(descriptors);
-            } else if has("FDSTOREREMOVE=1") {
-                self.kept.remove(&name);
-            }
-        }
+        wait_for("the daemon to end", || child.try_wait().unwrap());
+        self.store.take();
     }
 
     /// How many descriptors are kept.
-    pub fn kept(&mut self) -> usize {
-        self.keep_what_came();
-        self.kept.values().map(Vec::len).sum()
+    pub fn kept(&self) -> usize {
+        self.store.take();
+        self.store.kept.lock().unwrap().values().map(Vec::len).sum()
     }
 
     pub fn directory(&self) -> &Directory {
@@ -197,12 +182,47 @@ impl Supervised {
 
 impl Drop for Supervised {
     fn drop(&mut self) {
+        self.store.is_over.store(true, Ordering::Relaxed);
         if let Some(child) = &mut self.child {
             let _ = child.kill();
             let _ = child.wait();
         }
         if std::thread::panicking() {
             eprintln!("start {}; the daemon's log:\n{}", self.starts, self.log_text());
+        }
+    }
+}
+
+impl Store {
+    /// Takes what the daemon has sent so far.
+    fn take(&self) {
+        let mut kept = self.kept.lock().unwrap();
+        let mut bytes = [0; 4096];
+        loop {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let mut into = [IoSliceMut::new(&mut bytes)];
+            let Ok(received) = recvmsg(&self.notify, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC) else {
+                return;
+            };
+            let descriptors: Vec<OwnedFd> = control
+                .drain()
+                .filter_map(|message| match message {
+                    RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+                    _ => None,
+                })
+                .flatten()
+                .collect();
+            let text = String::from_utf8_lossy(&bytes[..received.bytes]).into_owned();
+            let has = |line: &str| text.lines().any(|known| known == line);
+            let name =
+                text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or("stored").to_owned();
+            if has("FDSTORE=1") {
+                assert!(has("FDPOLL=0"), "systemd drops a connection whose client has gone: {text}");
+                kept.entry(name).or_default().extend(descriptors);
+            } else if has("FDSTOREREMOVE=1") {
+                kept.remove(&name);
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{DRAIN_TURNS_MAX, Session, now};
 use crate::clock;
 use crate::ingest::apply::{BadFrame, Fault};
 use crate::ingest::conversation::Ask;
-use crate::ingest::note::Note;
+use crate::ingest::note::{Note, Packed};
 use crate::ingest::ring::{RingFault, Rings};
 use crate::registry::{Loss, Pages, Rejection};
 
@@ -59,12 +59,20 @@ impl Session {
                 offer.add(Features::STATS_PAGE, DescriptorKind::ProcessPage, bytes, processes.descriptor());
             }
         }
-        if !offer.descriptors.is_empty() {
-            // What was handed over is this daemon's: its client is to notice that another one has come.
+        if offer.features.has(Features::STATS_PAGE) {
+            // The pages are this daemon's: whoever reads them is to notice that another one has come.
             self.diary.forsake();
+        } else if let Some(rings) = self.rings.as_ref().filter(|_| has_new_rings) {
+            // Before the client has them, so that nothing is ever in them that the next daemon cannot read.
+            self.diary.note(now(), &Note::GaveRings(rings.image()));
+            for descriptor in rings.descriptors() {
+                self.diary.keep_too(descriptor);
+            }
         }
         let reply = HelloReply::new(offer.features, geometry, self.context.instance, &offer.list);
-        Ok(self.stream.write_with(&reply.encode(), &offer.descriptors).await?)
+        self.stream.write_with(&reply.encode(), &offer.descriptors).await?;
+        self.diary.note(now(), &Note::Answered);
+        Ok(())
     }
 
     /// Makes the client's rings; false if it gets none.
@@ -77,7 +85,6 @@ impl Session {
             Ok(rings) => {
                 self.conversation.has_rings = rings.is_some();
                 self.rings = rings;
-                self.diary.note(now(), &Note::GaveRings);
             }
             Err(error) => {
                 if let Some(suppressed) = self.context.throttle.admit("rings", clock::monotonic_ns()) {
@@ -90,7 +97,9 @@ impl Session {
 
     /// Applies all that has been in the rings until now; false where that was too much for one turn.
     pub(super) fn catch_up(&mut self) -> Result<bool, Fault> {
-        let Some(geometry) = self.rings.as_ref().filter(|_| self.conversation.is_switched()).map(Rings::geometry) else {
+        let Some(geometry) =
+            self.rings.as_ref().filter(|_| self.conversation.is_switched()).map(Rings::geometry)
+        else {
             return Ok(true);
         };
         let records = u64::from(geometry.rings()) * u64::from(geometry.records());
@@ -109,7 +118,13 @@ impl Session {
     /// One turn of the rings: copies records if none wait, and applies them. Gives how many were applied.
     pub(super) fn read_rings(&mut self) -> Result<usize, Fault> {
         let Some(rings) = &mut self.rings else { return Ok(0) };
-        let copied = if rings.has_backlog() { Ok(0) } else { rings.copy() };
+        let copied = if rings.has_backlog() {
+            Ok(0)
+        } else {
+            let copied = rings.copy();
+            self.write_down(&copied);
+            copied
+        };
         let applied = self.apply_copied()?;
         self.judge(&copied)?;
         Ok(applied)
@@ -117,17 +132,35 @@ impl Session {
 
     /// The peer is gone or says no more: applies all that it has left.
     pub(super) async fn empty_rings(&mut self) {
-        let Some(rings) = self.rings.as_mut().filter(|_| self.conversation.is_switched()) else { return };
-        let copied = rings.copy_all();
-        while self.rings.as_ref().is_some_and(Rings::has_backlog) {
-            if let Err(fault) = self.apply_copied() {
+        loop {
+            let Some(rings) = self.rings.as_mut().filter(|_| self.conversation.is_switched()) else { return };
+            let (before, copied) = (rings.copied().len(), rings.copy_rest());
+            let has_come = rings.copied().len() > before;
+            self.write_down(&copied);
+            while self.rings.as_ref().is_some_and(Rings::has_backlog) {
+                if let Err(fault) = self.apply_copied() {
+                    return self.conversation.refuse(&fault);
+                }
+                tokio::task::yield_now().await;
+            }
+            if let Err(fault) = self.judge(&copied) {
                 return self.conversation.refuse(&fault);
             }
-            tokio::task::yield_now().await;
+            if !has_come {
+                return;
+            }
         }
-        if let Err(fault) = self.judge(&copied) {
-            self.conversation.refuse(&fault);
+    }
+
+    /// Puts into the journal what has just been copied, and only then gives its room back: what a ring has no more the journal has.
+    fn write_down(&self, copied: &Result<u64, RingFault>) {
+        let Some(rings) = &self.rings else { return };
+        let lost = copied.as_ref().copied().unwrap_or(0);
+        if self.diary.is_on() && (lost > 0 || rings.has_backlog()) {
+            let records = rings.copied().iter().map(|record| Packed(record.encode())).collect();
+            self.diary.note(now(), &Note::Records { lost, records, rings: rings.image() });
         }
+        rings.give_back_room();
     }
 
     /// The daemon stops: applies what is there, as long as it comes to an end.
