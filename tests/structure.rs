@@ -144,7 +144,10 @@ fn the_clients_stand_on_each_other_and_libc_alone() {
 
 #[test]
 fn metrics_are_named_after_their_kind_and_unit() {
-    let metrics = metrics(&Source::read("src/registry/metrics.rs"));
+    // The names that stand apart first, as the table's tests end what is looked at.
+    let parts = ["src/registry/metrics/daemon.rs", "src/registry/metrics.rs"].map(Source::read);
+    let text = parts.iter().map(|part| part.text.as_str()).collect();
+    let metrics = metrics(&Source { path: parts[1].path.clone(), text });
     assert!(metrics.len() > 30, "the table is read wrongly: {metrics:?}");
     assert_none(metrics.iter().flat_map(metric_complaints));
     let mut names: Vec<_> = metrics.iter().map(|metric| &metric.name).collect();
