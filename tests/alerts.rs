@@ -482,7 +482,10 @@ impl Quickstart {
         let path = path.map(|part| part.into_os_string().into_string().unwrap()).join(":");
         let output = fs::File::create(folder.join("output")).unwrap();
         fs::create_dir(folder.join("tmp")).unwrap();
-        let child = Command::new(repository().join("docs/quickstart-stack"))
+        // A shell that starts the tests in the background has them ignore Ctrl-C, and no script can take that back.
+        let child = Command::new("env")
+            .arg("--default-signal=INT")
+            .arg(repository().join("docs/quickstart-stack"))
             .args(arguments)
             .env("PATH", path)
             .env("TMPDIR", folder.join("tmp"))
