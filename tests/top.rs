@@ -242,6 +242,14 @@ fn whatever_ends_or_stops_it_leaves_the_terminal_clean() {
     screen.wait(&["live", "F1Help"]);
     screen.keys(&["F10"]);
     screen.assert_clean();
+    // A terminal that goes takes it along.
+    screen.top("", &local(daemon.directory()));
+    screen.wait(&["live", "F1Help"]);
+    let program = screen.program();
+    screen.tmux(&["kill-server"]);
+    wait_for("the end of a program without a terminal", || {
+        (!Path::new(&format!("/proc/{program}/exe")).exists()).then_some(())
+    });
 }
 
 /// How often a colour begins on the screen.

@@ -61,7 +61,7 @@ impl Model {
             Action::MemoryType => self.show_next_memory_type(),
             Action::Filter => self.overlay = Overlay::Filter { before: self.filter.clone() },
             Action::SortMenu => {
-                self.overlay = Overlay::SortMenu(List { selected: self.sort().column, offset: 0 })
+                self.overlay = Overlay::SortMenu(List { selected: self.sort().column, offset: 0 });
             }
             Action::PreviousColumn => self.sort_by_visible(-1),
             Action::NextColumn => self.sort_by_visible(1),

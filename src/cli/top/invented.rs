@@ -83,7 +83,7 @@ fn process(number: u32) -> Process {
     Process {
         pid: 4000 + number,
         process: NAMES[number as usize % NAMES.len()].to_owned(),
-        user: if number % 2 == 0 { "ml" } else { "root" }.to_owned(),
+        user: if number.is_multiple_of(2) { "ml" } else { "root" }.to_owned(),
         uid: 1000,
         source: "socket".to_owned(),
         cgroup: None,
@@ -124,7 +124,7 @@ pub(super) fn buffers(count: u32) -> Buffers {
         pid: 4000,
         process: NAMES[0].to_owned(),
         device: (number % 2) as u16,
-        memory_type: if number % 2 == 0 { "l1" } else { "dram" }.to_owned(),
+        memory_type: if number.is_multiple_of(2) { "l1" } else { "dram" }.to_owned(),
         buffer_id: format!("{:#x}", number * 0x1000),
         size_bytes: u64::from(number) << 20,
         references: 1,

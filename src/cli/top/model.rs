@@ -262,7 +262,7 @@ impl Model {
         match self.view {
             View::Overview => self.picture.as_ref().map_or(0, |picture| picture.devices.devices.len()),
             View::Device(_) => self.device().map_or(1, |device| device_lines(device).count() + 1),
-            View::Process { .. } => self.process().map_or(1, |process| process_lines(process).count() + 2),
+            View::Process { .. } => self.process().map_or(1, |process| process_lines(process).len() + 2),
         }
     }
 
@@ -307,7 +307,10 @@ pub(super) fn device_lines(device: &Device) -> impl Iterator<Item = &crate::view
     device.memory.iter().filter(|memory| memory.peak_bytes > 0 || memory.limit_bytes.is_some())
 }
 
-/// What there is to say of what a process holds.
-pub(super) fn process_lines(process: &Process) -> impl Iterator<Item = &HeldMemory> {
-    process.memory.iter().filter(|held| held.peak_bytes > 0)
+/// What there is to say of what a process holds: device by device, types in their usual order.
+pub(super) fn process_lines(process: &Process) -> Vec<&HeldMemory> {
+    let place = |name: &str| MEMORY_TYPE_NAMES.iter().position(|known| *known == name);
+    let mut lines: Vec<_> = process.memory.iter().filter(|held| held.peak_bytes > 0).collect();
+    lines.sort_by_key(|held| (held.device, place(&held.memory_type)));
+    lines
 }

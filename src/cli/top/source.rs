@@ -12,7 +12,6 @@ use tokio::time::{MissedTickBehavior, interval};
 use ttmem_client::Monitor;
 
 use super::news::{News, Picture, Wanted};
-use super::samples::SAMPLES_MAX;
 use super::{Event, Events};
 use crate::cli::pages;
 use crate::cli::server::Server;
@@ -27,6 +26,9 @@ const LEAKS_INTERVAL: Duration = Duration::from_secs(10);
 const BUFFERS_INTERVAL: Duration = Duration::from_secs(2);
 /// Buffers that are asked for: the most that a daemon tells at once.
 const BUFFERS_MAX: u32 = 10_000;
+/// Looks of the past that sparklines begin with, and series: as many points as a daemon tells at once, nearly.
+const PAST_LOOKS: u64 = 200;
+const PAST_SERIES: u64 = 450;
 /// A page looks the same when its daemon has stopped working, so the daemon is asked for it anew now and then.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -162,8 +164,8 @@ async fn leaks(server: &Server, events: &Events) {
 async fn past(source: &Source, events: &Events) {
     let step = source.interval.as_secs();
     let now = clock::unix_ns() / 1_000_000_000;
-    let start = now.saturating_sub(step * SAMPLES_MAX as u64);
-    let path = format!("/api/v1/range?start={start}&end={now}&step={step}&limit=200");
+    let start = now.saturating_sub(step * PAST_LOOKS);
+    let path = format!("/api/v1/range?start={start}&end={now}&step={step}&limit={PAST_SERIES}");
     // Most daemons keep none, and one that does not answer is told of with the leaks.
     let Ok(past) = source.server.ask(source.server.get::<Range>(&path)).await else { return };
     // Where it keeps only coarser points they would lie about time.

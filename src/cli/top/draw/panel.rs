@@ -71,12 +71,16 @@ fn overview(pen: &mut Pen<'_>, places: &Places, model: &Model) {
             pen.paint(Rect { width: LABEL.min(place.width), ..place }, pen.look.selected());
         }
     }
-    // What is out of sight is said where the last line ends.
-    let hidden = devices.len().saturating_sub(room);
+    note_hidden(pen, places, devices.len(), ": Tab ");
+}
+
+/// What is out of sight is said where the last line ends.
+fn note_hidden(pen: &mut Pen<'_>, places: &Places, lines: usize, remedy: &str) {
+    let room = places.panel_room();
+    let hidden = lines.saturating_sub(room);
     if hidden > 0 {
         let place = places.panel_line(room.saturating_sub(1));
-        let text = format!(" {hidden} more: Tab ");
-        pen.put_right(place, place.width, &text, pen.look.heading());
+        pen.put_right(place, place.width, &format!(" {hidden} more{remedy}"), pen.look.heading());
     }
 }
 
@@ -99,6 +103,7 @@ fn device(pen: &mut Pen<'_>, places: &Places, model: &Model) {
         };
         gauge(pen, places.panel_line(line + 1), model, &gauge_of);
     }
+    note_hidden(pen, places, device_lines(device).count() + 1, " ");
 }
 
 fn device_head(pen: &Pen<'_>, device: &Device) -> String {
@@ -144,7 +149,8 @@ fn process(pen: &mut Pen<'_>, places: &Places, model: &Model) {
         known.memory.iter().find(|memory| memory.memory_type == memory_type)?.limit_bytes
     };
     let room = places.panel_room().saturating_sub(2);
-    for (line, held) in process_lines(process).enumerate().take(room) {
+    let lines = process_lines(process);
+    for (line, held) in lines.iter().enumerate().take(room) {
         let gauge_of = Gauge {
             label: &format!("{:>4} {}", held.device, held.memory_type),
             device: held.device,
@@ -156,6 +162,7 @@ fn process(pen: &mut Pen<'_>, places: &Places, model: &Model) {
         };
         gauge(pen, places.panel_line(line + 2), model, &gauge_of);
     }
+    note_hidden(pen, places, lines.len() + 2, " ");
 }
 
 fn process_head(pen: &Pen<'_>, process: &Process, now: f64) -> String {
