@@ -17,7 +17,7 @@ pub(super) fn picture(devices: u16, processes: u32) -> Picture {
     let devices = (0..devices).map(device).collect();
     let processes = (0..processes).map(process).collect();
     Picture {
-        devices: Devices { timestamp_seconds: NOW, devices },
+        devices: Devices { timestamp_seconds: NOW, devices, assigned: Vec::new() },
         processes,
         source: "/tmp/tt_allocation_server.sock".to_owned(),
         doubt: None,
@@ -52,6 +52,8 @@ fn device(index: u16) -> Device {
         pci_bus_id: None,
         serial: None,
         firmware: None,
+        card: None,
+        renumbered: Vec::new(),
         capacity_source: None,
         processes: 2,
         untracked: None,
@@ -82,6 +84,8 @@ fn process(number: u32) -> Process {
     }
     Process {
         pid: 4000 + number,
+        ns_pid: None,
+        slurm: None,
         process: NAMES[number as usize % NAMES.len()].to_owned(),
         user: if number.is_multiple_of(2) { "ml" } else { "root" }.to_owned(),
         uid: 1000,

@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 
 pub use daemon_metrics::DaemonMetrics;
 pub use listener::{ListenError, Listener};
-pub use server::serve;
+pub use server::{converse, serve};
 pub use web::Web;
 
 use super::history::Archive;
