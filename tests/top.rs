@@ -175,10 +175,10 @@ fn it_follows_the_size_of_the_terminal() {
     screen.wait(&["live", "F1Help"]);
     let resize = |columns: &str, rows: &str| screen.tmux(&["resize-window", "-x", columns, "-y", rows]);
     resize("300", "80");
-    let wide = screen.wait(&["PEAK", "ALL TYPES", "CONTAINER"]);
+    let wide = screen.wait(&["PEAK", "ALL TYPES", "POD OR JOB"]);
     assert!(wide.lines().any(|line| line.chars().count() > 250), "{wide}");
     resize("120", "40");
-    wait_for("fewer columns", || (!screen.seen().contains("CONTAINER")).then_some(()));
+    wait_for("fewer columns", || (!screen.seen().contains("POD OR JOB")).then_some(()));
     screen.wait(&["PEAK", "live", "F1Help"]);
     resize("38", "5");
     screen.wait(&["This terminal has 38 x 5"]);

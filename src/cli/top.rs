@@ -4,6 +4,7 @@
 //! daemon on a thread of its own, `terminal` takes the terminal over and gives it back.
 
 mod columns;
+mod details;
 mod draw;
 mod input;
 #[cfg(test)]

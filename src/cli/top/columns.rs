@@ -137,12 +137,12 @@ pub(super) const PROCESS: &[Column<ProcessRow>] = &[
         key: |row| Key::Number(row.leak_score),
     },
     Column {
-        title: "CONTAINER",
+        title: "POD OR JOB",
         width: 32,
         from_width: 160,
         is_descending: false,
-        text: |row, _| row.container.clone(),
-        key: |row| Key::Text(row.container.to_lowercase()),
+        text: |row, _| row.belongs_to.clone(),
+        key: |row| Key::Text(row.belongs_to.to_lowercase()),
     },
     Column {
         title: "PROCESS",

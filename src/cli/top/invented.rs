@@ -27,10 +27,10 @@ pub(super) fn picture(devices: u16, processes: u32) -> Picture {
 fn device(index: u16) -> Device {
     // From nearly empty to nearly full, over and over.
     let sixteenths = 1 + u64::from(index) * 7 % 16;
-    let memory = |memory_type: &str, usage_bytes, limit_bytes| DeviceMemory {
+    let memory = |memory_type: &str, usage_bytes: u64, limit_bytes: Option<u64>| DeviceMemory {
         memory_type: memory_type.to_owned(),
         usage_bytes,
-        peak_bytes: usage_bytes + usage_bytes / 8,
+        peak_bytes: (usage_bytes + usage_bytes / 8).min(limit_bytes.unwrap_or(u64::MAX)),
         limit_bytes,
         reported: Some(DeviceReported {
             buffers: 1204,

@@ -8,6 +8,7 @@ use ratatui::layout::Rect;
 use ttmem_wire::stats::MEMORY_TYPE_NAMES;
 
 use super::columns::{self, BUFFER, BY_USAGE, PROCESS};
+use super::details::Details;
 use super::list::List;
 use super::news::{News, Picture, Wanted};
 use super::places::Places;
@@ -82,6 +83,8 @@ pub(super) struct Model {
     pub(super) lost: Option<String>,
     pub(super) samples: Samples,
     pub(super) suspected: HashMap<u32, Suspected>,
+    /// What pictures from the stats pages leave out.
+    details: Details,
     /// Why the daemon's HTTP does not answer.
     pub(super) unanswered: Option<String>,
     pub(super) view: View,
@@ -114,6 +117,7 @@ impl Model {
             lost: None,
             samples: Samples::default(),
             suspected: HashMap::new(),
+            details: Details::default(),
             unanswered: None,
             view: View::Overview,
             panel: Panel::Table,
@@ -184,10 +188,11 @@ impl Model {
     /// Takes news.
     pub(super) fn hear(&mut self, news: News) {
         match news {
-            News::Picture(picture) => {
+            News::Picture(mut picture) => {
                 self.samples.push(&picture.devices);
                 self.lost = None;
                 if !self.is_paused {
+                    self.details.complete(&mut picture.devices.devices, &mut picture.processes);
                     self.picture = Some(*picture);
                     self.arrange_processes();
                 }
@@ -217,6 +222,7 @@ impl Model {
                 self.unanswered = Some(why);
                 self.suspected.clear();
             }
+            News::Details(details) => self.details = details,
             News::Past(range) => self.samples.remember(&range),
         }
         self.settle();

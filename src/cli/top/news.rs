@@ -1,5 +1,6 @@
 //! What the source tells the model, and what the model wants of it.
 
+use super::details::Details;
 use crate::views::findings::Leak;
 use crate::views::json::history::Range;
 use crate::views::json::{Buffers, Devices, Process};
@@ -28,6 +29,8 @@ pub(super) enum News {
     },
     /// What the analysis suspects, or why that is not known.
     Leaks(Result<Vec<Leak>, String>),
+    /// What pictures from the stats pages leave out.
+    Details(Details),
     /// What was held before.
     Past(Range),
 }

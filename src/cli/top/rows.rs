@@ -13,7 +13,8 @@ pub(super) struct ProcessRow {
     pub(super) start_time_seconds: Option<f64>,
     pub(super) name: String,
     pub(super) user: String,
-    pub(super) container: String,
+    /// A pod, a container or a job.
+    pub(super) belongs_to: String,
     /// Where it holds something, or has.
     pub(super) devices: Vec<u16>,
     /// Of the memory type that is shown.
@@ -68,13 +69,17 @@ impl ProcessRow {
             Some(names) => format!("{}/{}", names.k8s_namespace_name, names.k8s_pod_name),
             None => container.container_id.clone(),
         });
+        let job = process.slurm.as_ref().map(|job| match &job.step_id {
+            Some(step_id) => format!("slurm {}.{step_id}", job.job_id),
+            None => format!("slurm {}", job.job_id),
+        });
         let suspected = suspected.filter(|suspected| suspected.process == process.process);
         ProcessRow {
             pid: process.pid,
             start_time_seconds: process.start_time_seconds,
             name: process.process.clone(),
             user: process.user.clone(),
-            container: container.unwrap_or_default(),
+            belongs_to: container.or(job).unwrap_or_default(),
             devices,
             usage_bytes: of_type().map(|held| held.usage_bytes).sum(),
             peak_bytes: of_type().map(|held| held.peak_bytes).sum(),
@@ -110,7 +115,7 @@ impl ProcessRow {
     fn matches(&self, filter: &str) -> bool {
         contains(&self.name, filter)
             || contains(&self.user, filter)
-            || contains(&self.container, filter)
+            || contains(&self.belongs_to, filter)
             || self.pid.to_string() == filter
     }
 }

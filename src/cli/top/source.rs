@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use ttmem_client::Monitor;
 
+use super::details::Details;
 use super::news::{News, Picture, Wanted};
 use super::{Event, Events};
 use crate::cli::pages;
@@ -20,8 +21,8 @@ use crate::views::findings::Leaks;
 use crate::views::json::history::Range;
 use crate::views::json::{Buffers, Devices, Processes};
 
-/// How often the analysis says something new.
-const LEAKS_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the analysis says something new. What the stats pages leave out is asked for as often.
+const FINDINGS_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the buffers of a process are asked for: an answer can have two megabytes.
 const BUFFERS_INTERVAL: Duration = Duration::from_secs(2);
 /// Buffers that are asked for: the most that a daemon tells at once.
@@ -52,7 +53,7 @@ pub(super) fn start(source: Source, wanted: watch::Receiver<Wanted>, events: Eve
             tokio::join!(
                 pictures(&source, &mut pages, &events),
                 buffers(&source.server, wanted, &events),
-                leaks(&source.server, &events),
+                findings(&source, &events),
                 past(&source, &events),
                 signals(&events),
             );
@@ -149,14 +150,23 @@ async fn buffers(server: &Server, mut wanted: watch::Receiver<Wanted>, events: &
     }
 }
 
-async fn leaks(server: &Server, events: &Events) {
-    let mut ticks = interval(LEAKS_INTERVAL);
+/// Tells what is suspected; and, where pictures come from the stats pages, what those leave out.
+async fn findings(source: &Source, events: &Events) {
+    let server = &source.server;
+    let mut ticks = interval(FINDINGS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let told = server.ask(server.get::<Leaks>("/api/v1/leaks")).await;
+        let is_answered = told.is_ok();
         let told = told.map(|told| told.leaks).map_err(|error| format!("{error:#}"));
         events.send(Event::News(News::Leaks(told)));
+        if is_answered
+            && source.socket.is_some()
+            && let Ok(Picture { devices, processes, .. }) = ask(server).await
+        {
+            events.send(Event::News(News::Details(Details::of(devices.devices, processes))));
+        }
     }
 }
 

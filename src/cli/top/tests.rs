@@ -5,10 +5,10 @@ use std::path::Path;
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use ratatui::buffer::Buffer;
+use ratatui::buffer::{Buffer, Cell};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
-use ratatui::style::Color;
+use ratatui::style::{Color, Modifier};
 
 use super::invented::{self, NOW};
 use super::look::Look;
@@ -120,7 +120,12 @@ fn the_other_views() {
 
 #[test]
 fn the_screen_in_the_documentation() {
-    let mut model = model(110, 26, 4, 7);
+    let mut model = model(110, 16, 4, 7);
+    let mut picture = invented::picture(4, 7);
+    for process in picture.processes.iter_mut().filter(|process| !process.process.is_ascii()) {
+        process.process = "whisper-eval".to_owned();
+    }
+    hear(&mut model, picture);
     press(&mut model, &[KeyCode::Down]);
     check("docs/images/top.svg", &svg(&drawn(&model, LOOK)));
 }
@@ -316,48 +321,60 @@ fn what_ends_it_ends_it_anywhere() {
 
 /// A screen as a picture, in the colours of a dark terminal.
 fn svg(buffer: &Buffer) -> String {
-    const CELL: (f64, f64) = (8.4, 18.0);
+    let (width, height) =
+        (f64::from(buffer.area.width) * CELL_WIDTH, f64::from(buffer.area.height) * CELL_HEIGHT);
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{:.0}\" height=\"{:.0}\" font-family=\"monospace\" \
+         font-size=\"14\">\n<rect width=\"100%\" height=\"100%\" fill=\"{BACKGROUND}\"/>\n",
+        width + 2.0 * MARGIN,
+        height + 2.0 * MARGIN
+    );
+    for y in 0..buffer.area.height {
+        let top = MARGIN + f64::from(y) * CELL_HEIGHT;
+        let left = |x: u16| MARGIN + f64::from(x) * CELL_WIDTH;
+        let cells: Vec<_> = (0..buffer.area.width).map(|x| (x, &buffer[(x, y)])).collect();
+        for run in cells.chunk_by(|(_, one), (_, next)| colours(one).1 == colours(next).1) {
+            let back = colours(run[0].1).1;
+            if back != BACKGROUND {
+                svg.push_str(&format!(
+                    "<rect x=\"{:.1}\" y=\"{top}\" width=\"{:.1}\" height=\"{CELL_HEIGHT}\" fill=\"{back}\"/>\n",
+                    left(run[0].0),
+                    run.len() as f64 * CELL_WIDTH
+                ));
+            }
+        }
+        for (x, cell) in cells.into_iter().filter(|(_, cell)| !cell.symbol().trim().is_empty()) {
+            let symbol = cell.symbol().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            let weight = if cell.modifier.contains(Modifier::BOLD) { " font-weight=\"bold\"" } else { "" };
+            let opacity = if cell.modifier.contains(Modifier::DIM) { " opacity=\"0.6\"" } else { "" };
+            svg.push_str(&format!(
+                "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{}\"{weight}{opacity}>{symbol}</text>\n",
+                left(x),
+                top + BASELINE,
+                colours(cell).0
+            ));
+        }
+    }
+    svg + "</svg>\n"
+}
+
+/// Of a character of 14 pixels in the usual fonts, and around the screen.
+const CELL_WIDTH: f64 = 8.4;
+const CELL_HEIGHT: f64 = 18.0;
+const BASELINE: f64 = 13.5;
+const MARGIN: f64 = 8.0;
+const BACKGROUND: &str = "#16181d";
+
+/// The colour of a cell's character, and the one behind it.
+fn colours(cell: &Cell) -> (&'static str, &'static str) {
     let hex = |color: Color, otherwise: &'static str| match color {
-        Color::Black => "#16181d",
+        Color::Black => BACKGROUND,
         Color::Red => "#e06c75",
         Color::Green => "#8fbf6f",
         Color::Yellow => "#e5c07b",
         Color::Cyan => "#56b6c2",
         _ => otherwise,
     };
-    let (width, height) = (f64::from(buffer.area.width) * CELL.0, f64::from(buffer.area.height) * CELL.1);
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{:.0}\" height=\"{:.0}\" font-family=\"monospace\" \
-         font-size=\"14\" xml:space=\"preserve\">\n<rect width=\"100%\" height=\"100%\" fill=\"#16181d\"/>\n",
-        width + 16.0,
-        height + 16.0
-    );
-    for y in 0..buffer.area.height {
-        for x in 0..buffer.area.width {
-            let cell = &buffer[(x, y)];
-            let (mut front, mut back) = (hex(cell.fg, "#d7dae0"), hex(cell.bg, "#16181d"));
-            if cell.modifier.contains(ratatui::style::Modifier::REVERSED) {
-                (front, back) = (back, front);
-            }
-            let (left, top) = (8.0 + f64::from(x) * CELL.0, 8.0 + f64::from(y) * CELL.1);
-            if back != "#16181d" {
-                svg.push_str(&format!(
-                    "<rect x=\"{left:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{back}\"/>\n",
-                    CELL.0 + 0.2,
-                    CELL.1
-                ));
-            }
-            if !cell.symbol().trim().is_empty() {
-                let symbol = cell.symbol().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-                let has = |modifier| cell.modifier.contains(modifier);
-                let weight = if has(ratatui::style::Modifier::BOLD) { " font-weight=\"bold\"" } else { "" };
-                let opacity = if has(ratatui::style::Modifier::DIM) { " opacity=\"0.6\"" } else { "" };
-                svg.push_str(&format!(
-                    "<text x=\"{left:.1}\" y=\"{:.1}\" fill=\"{front}\"{weight}{opacity}>{symbol}</text>\n",
-                    top + 13.5
-                ));
-            }
-        }
-    }
-    svg + "</svg>\n"
+    let (front, back) = (hex(cell.fg, "#d7dae0"), hex(cell.bg, BACKGROUND));
+    if cell.modifier.contains(Modifier::REVERSED) { (back, front) } else { (front, back) }
 }

@@ -13,7 +13,7 @@ use crate::views::json::{Device, Process};
 const LABEL: u16 = 15;
 /// Columns of a line's figures: a share and what is used; and the limit, where a line has room for it.
 const FIGURES: u16 = 16;
-const LIMIT: u16 = 12;
+const LIMIT: u16 = 13;
 const WIDTH_WITH_LIMIT: u16 = 64;
 /// Columns of the peak, and the width of a line that has room for it.
 const PEAK: u16 = 17;
@@ -168,9 +168,11 @@ fn process(pen: &mut Pen<'_>, places: &Places, model: &Model) {
 fn process_head(pen: &Pen<'_>, process: &Process, now: f64) -> String {
     let mut head = format!("{} (pid {}, {})", process.process, process.pid, process.user);
     head.extend(process.start_time_seconds.map(|start| format!("  for {}", age(now - start))));
+    head.extend(process.ns_pid.map(|ns_pid| format!("  ns_pid {ns_pid}")));
     if let Some(names) = process.container.as_ref().and_then(|container| container.names.as_ref()) {
         head.push_str(&format!("  {}/{}", names.k8s_namespace_name, names.k8s_pod_name));
     }
+    head.extend(process.slurm.as_ref().map(|job| format!("  slurm {}", job.job_id)));
     pen.look.foreign(&head)
 }
 
@@ -199,10 +201,10 @@ fn gauge(pen: &mut Pen<'_>, place: Rect, model: &Model, gauge: &Gauge<'_>) {
     }
     column += FIGURES;
     pen.put_right(place, column, &bytes(gauge.usage_bytes), Style::new());
-    column += limit_width;
     if let Some(limit) = gauge.limit_bytes.filter(|_| limit_width > 0) {
-        pen.put_right(place, column, &format!("/{:>11}", bytes(limit)), look.dim());
+        pen.put(place, column, &format!(" / {}", bytes(limit)), look.dim());
     }
+    column += limit_width;
     column += peak_width;
     if peak_width > 0 {
         pen.put_right(place, column, &format!("peak {}", bytes(gauge.peak_bytes)), look.dim());
