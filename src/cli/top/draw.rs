@@ -23,7 +23,8 @@ const SUSPECTED: f64 = 0.5;
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, look: Look) {
     let area = frame.area();
     let mut pen = Pen { buffer: frame.buffer_mut(), look };
-    let Some(places) = model.places().filter(|_| area == model.area) else {
+    // The model may not have heard of a new size yet.
+    let Some(places) = Places::of(area, model.panel_lines()) else {
         let size = format!("{} x {}", area.width, area.height);
         pen.put(area, 0, &format!("This terminal has {size}"), Style::new());
         pen.put(lower(area, 1), 0, &format!("at least {WIDTH_MIN} x {HEIGHT_MIN} are needed"), Style::new());

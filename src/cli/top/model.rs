@@ -220,7 +220,10 @@ impl Model {
             }
             News::Leaks(Err(why)) => {
                 self.unanswered = Some(why);
-                self.suspected.clear();
+                if !self.is_paused {
+                    self.suspected.clear();
+                    self.arrange_processes();
+                }
             }
             News::Details(details) => self.details = details,
             News::Past(range) => self.samples.remember(&range),

@@ -180,6 +180,18 @@ fn a_screen_that_is_too_small_says_so_and_none_is_too_large() {
 }
 
 #[test]
+fn a_size_that_the_model_has_not_heard_of_is_drawn_all_the_same() {
+    let mut model = model(120, 40, 32, 50);
+    write(&mut model, "G");
+    for (width, height) in [(80, 24), (300, 80), (40, 8)] {
+        let mut terminal =
+            Terminal::new(TestBackend::new(width, height)).expect("a terminal that cannot fail");
+        terminal.draw(|frame| super::draw::draw(frame, &model, LOOK)).expect("a terminal that cannot fail");
+        assert!(text(terminal.backend().buffer()).contains("F1Help"));
+    }
+}
+
+#[test]
 fn ten_thousand_processes_are_as_easy_as_ten() {
     let mut model = model(80, 24, 1, 10_000);
     press(&mut model, &[KeyCode::End]);
