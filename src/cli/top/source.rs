@@ -192,6 +192,7 @@ async fn signals(events: &Events) {
         (SignalKind::terminate(), Event::Quit),
         (SignalKind::hangup(), Event::Quit),
         (SignalKind::interrupt(), Event::Quit),
+        (SignalKind::quit(), Event::Quit),
         (stop, Event::Suspend),
         (go_on, Event::Resumed),
     ];
