@@ -9,6 +9,7 @@ mod run;
 pub mod screen;
 mod server;
 pub mod status;
+mod top;
 mod trust;
 
 use std::env;
@@ -56,6 +57,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> 
     match matches.subcommand() {
         Some(("serve", matches)) => daemon::run(&Origin::new(matches, env::vars_os())),
         Some(("status", matches)) => status::run(&status_options(matches)?),
+        Some(("top", matches)) => top::run(matches),
         Some(("fits", matches)) => fits::run(matches),
         Some(("history", matches)) => history::run(matches),
         Some(("run", matches)) => run::run(matches),
@@ -116,6 +118,7 @@ fn command() -> Command {
         .subcommands([
             serve_command(),
             status_command(),
+            top::command(socket_argument()),
             fits::command(),
             history::command(),
             run::command(),
@@ -159,15 +162,6 @@ fn status_command() -> Command {
         .long("json")
         .action(ArgAction::SetTrue)
         .help("Print one JSON object in place of tables");
-    let socket = Arg::new("socket")
-        .long("socket")
-        .value_name("PATH")
-        .value_hint(ValueHint::FilePath)
-        .env("TTMEM_SOCKET")
-        .hide_env_values(true)
-        .default_value(DEFAULT_SOCKET_PATH)
-        .value_parser(value_parser!(PathBuf))
-        .help("The socket of a daemon on this host, whose stats page is read if no --server is named");
     Command::new("status")
         .about("Show the memory of devices and processes")
         .long_about(
@@ -184,7 +178,20 @@ fn status_command() -> Command {
              ttmem status --server https://host7:8080 --ca-file ca.crt --user me --password-file secret",
         )
         .args(server::arguments())
-        .args([watch, json, socket])
+        .args([watch, json, socket_argument()])
+}
+
+/// Where a daemon on this host is found.
+fn socket_argument() -> Arg {
+    Arg::new("socket")
+        .long("socket")
+        .value_name("PATH")
+        .value_hint(ValueHint::FilePath)
+        .env("TTMEM_SOCKET")
+        .hide_env_values(true)
+        .default_value(DEFAULT_SOCKET_PATH)
+        .value_parser(value_parser!(PathBuf))
+        .help("The socket of a daemon on this host, whose stats page is read if no --server is named")
 }
 
 fn status_options(matches: &ArgMatches) -> anyhow::Result<StatusOptions> {

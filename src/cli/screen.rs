@@ -16,8 +16,8 @@ const AROUND_BAR: usize = 64;
 const PEAK_COLUMNS: usize = 17;
 const WIDTH_WITH_PEAK: usize = 100;
 /// From here on a bar warns, and alarms: the thresholds of the shipped alerts.
-const WARNING: f64 = 0.80;
-const ALARM: f64 = 0.95;
+pub(super) const WARNING: f64 = 0.80;
+pub(super) const ALARM: f64 = 0.95;
 
 const KIB: f64 = 1024.0;
 
@@ -211,7 +211,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
     format!("{value:.decimals$} {}", unit.unwrap_or(&"B"))
 }
 
-fn age(seconds: f64) -> String {
+pub(super) fn age(seconds: f64) -> String {
     let seconds = seconds.max(0.0) as u64;
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -221,7 +221,7 @@ fn age(seconds: f64) -> String {
     }
 }
 
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -233,7 +233,7 @@ fn grouped(number: u64) -> String {
     grouped
 }
 
-fn plural(count: u64, one: &str, many: &str) -> String {
+pub(super) fn plural(count: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(count), if count == 1 { one } else { many })
 }
 
@@ -244,9 +244,11 @@ fn clip(text: &str, width: usize) -> String {
     text.chars().take(width - 1).chain(['…']).collect()
 }
 
-/// A process can call itself anything, escape sequences included.
+/// A process can call itself anything, escape sequences and what turns the direction of writing included.
 pub(crate) fn printable(name: &str) -> String {
-    name.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+    let turns = |character| matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    let is_harmful = |character: char| character.is_control() || turns(character);
+    name.chars().map(|character| if is_harmful(character) { '?' } else { character }).collect()
 }
 
 fn bold(text: &str, style: &Style) -> String {

@@ -113,6 +113,11 @@ impl Server {
         Ok(Server { name, place, authorization })
     }
 
+    /// How the operator named it.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Asks for several paths, one after another, while there is patience.
     pub async fn ask<T>(&self, asked: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
         match tokio::time::timeout(TIMEOUT, asked).await {
