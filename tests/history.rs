@@ -290,16 +290,6 @@ fn without_a_directory_the_answer_names_the_setting() {
 }
 
 #[test]
-fn two_daemons_do_not_write_to_one_database() {
-    let first = start(&["--device", "0=n150"]);
-    points(&first, "device=0", 1);
-    let state = first.directory().join("state");
-    let second = Daemon::start(&["--state-dir", state.to_str().unwrap()]);
-    let line = second.wait_for_log("the history cannot be written; trying again");
-    assert!(line["error"].as_str().unwrap().contains("another daemon writes to it"), "{line}");
-}
-
-#[test]
 fn exports_are_as_recorded() {
     let directory = Directory::new();
     fs::create_dir(directory.join("state")).unwrap();

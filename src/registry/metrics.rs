@@ -1,6 +1,6 @@
 //! The METRICS table: the one place that says which metrics there are. Every format, the documentation and the tests are made from it.
 //! A row holds what a person reads (name, help, unit), what a machine needs (type, labels, OpenTelemetry name) and where its samples come
-//! from in a [`Snapshot`]. Adding a metric is adding a row here, and the increment that feeds it.
+//! from in a `Snapshot`. Adding a metric is adding a row here, and the increment that feeds it.
 
 pub mod daemon;
 mod row;

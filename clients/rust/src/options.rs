@@ -19,7 +19,7 @@ pub enum Overrun {
     Drop,
 }
 
-/// How a [`Client`] works. The default is right for most programs.
+/// How a [`Client`](crate::Client) works. The default is right for most programs.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where the server listens. By default what TTMEM_SOCKET says, or else [`DEFAULT_SOCKET_PATH`].
