@@ -1,7 +1,7 @@
 //! The daemon: binds, spawns, waits for signals, drains. Everything that it starts is written elsewhere.
 
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,11 +21,13 @@ use crate::cli::demo::Demo;
 use crate::cli::screen::{self, Style};
 use crate::clock;
 use crate::config::{
-    Config, ConfigError, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS, SpansConfig, restart_needed,
+    Config, ConfigError, DeviceConfig, ListenAddress, LogFormat, LogLevel, Origin, PRODUCTS, Sandbox,
+    SpansConfig, restart_needed,
 };
 use crate::heap;
 use crate::ingest::{Devices, Ingest};
-use crate::registry::{FeedPolicy, Pages, Registry, Time};
+use crate::registry::{BufferLimits, FeedPolicy, Pages, Registry, Time};
+use crate::sandbox::{self, Layer, Scope};
 use crate::sinks::analyst;
 use crate::sinks::history::{Archive, History};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Live, Sources, Web};
@@ -61,13 +63,15 @@ pub fn run(origin: &Origin) -> anyhow::Result<()> {
     }
     raise_open_files_limit();
     let passed = Passed::from_environment()?;
+    // While there is one thread: those that it starts have given up the same.
+    let sandbox = enter_sandbox(&loaded.config, &passed);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .thread_name("ttmem-http")
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    let served = runtime.block_on(serve(origin, loaded.config, passed, &log_level));
+    let served = runtime.block_on(serve(origin, loaded.config, passed, &sandbox, &log_level));
     // A password that is being checked is nobody's any more.
     runtime.shutdown_background();
     served
@@ -82,6 +86,7 @@ async fn serve(
     origin: &Origin,
     config: Config,
     passed: Passed,
+    sandbox: &[(&str, bool)],
     log_level: &LogLevelHandle,
 ) -> anyhow::Result<()> {
     let registry = Arc::new(new_registry(&config));
@@ -91,6 +96,7 @@ async fn serve(
     let metrics = DaemonMetrics::new(env!("CARGO_PKG_VERSION"), env!("TTMEM_REVISION"), started_seconds)
         .context("cannot make metrics")?;
     metrics.reloaded(started_seconds);
+    metrics.sandboxed(sandbox).context("cannot make metrics")?;
     let web = Web::load(config.web_config.as_deref())?;
     let host = Arc::new(traces::host());
     let processes_max = config.processes_max as usize;
@@ -127,6 +133,9 @@ async fn serve(
     let ingest = Ingest::start(&config, Arc::clone(&registry), Arc::clone(&devices), socket)
         .context("cannot start ingest")?;
     info!(path = %socket_path.display(), "taking allocation reports");
+    let layers: Vec<&str> =
+        sandbox.iter().filter(|(_, is_active)| *is_active).map(|(name, _)| *name).collect();
+    info!(layers = layers.join(" "), "sandboxed");
 
     let (stop, stopping) = watch::channel(false);
     for listener in &listeners {
@@ -191,6 +200,48 @@ async fn serve(
     Ok(())
 }
 
+/// Gives up what the configuration says, and gives which layers are in force.
+fn enter_sandbox(config: &Config, passed: &Passed) -> Vec<(&'static str, bool)> {
+    let scope = match config.sandbox {
+        // Its workers are programs that it starts.
+        _ if config.demo => None,
+        // Landlock would take the environments of other processes away.
+        Sandbox::Full if config.process_environment => Some(Scope::Calls),
+        Sandbox::Full => Some(Scope::Full),
+        Sandbox::Calls => Some(Scope::Calls),
+        Sandbox::Off => None,
+    };
+    let Some(scope) = scope else {
+        warn!("the sandbox is off: whoever takes over the daemon can do all that its user can");
+        return Layer::ALL.iter().map(|layer| (layer.name(), false)).collect();
+    };
+    let outcomes = sandbox::enter(scope, &changed_directories(config, passed));
+    let mut layers = Vec::new();
+    for (layer, outcome) in outcomes {
+        if let Some(Err(error)) = &outcome {
+            warn!(layer = layer.name(), %error, "a layer of the sandbox is missing");
+        }
+        layers.push((layer.name(), matches!(outcome, Some(Ok(())))));
+    }
+    layers
+}
+
+/// Where the daemon makes and removes files: beside the sockets that it makes itself, and where its state lies.
+fn changed_directories(config: &Config, passed: &Passed) -> Vec<PathBuf> {
+    let socket = passed.allocations.is_none().then_some(&config.socket);
+    let listens =
+        config.listen.iter().filter(|_| passed.http.is_empty()).filter_map(|address| match address {
+            ListenAddress::Unix(path) => Some(path),
+            ListenAddress::Tcp(_) => None,
+        });
+    let directory = |path: &PathBuf| match path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let state = config.state_dir.iter().cloned();
+    socket.into_iter().chain(listens).map(directory).chain(state).collect()
+}
+
 /// The memory that monitors read. Without it everything else works, and they ask.
 fn pages() -> Option<Pages> {
     let pages = Pages::create();
@@ -202,7 +253,9 @@ fn pages() -> Option<Pages> {
 
 /// An empty registry; it tells and remembers what happens if somebody wants to hear it.
 fn new_registry(config: &Config) -> Registry {
-    let registry = Registry::with_pages(clock::monotonic_ns(), pages());
+    let limits =
+        BufferLimits { buffers_max: config.buffers_max, user_buffers_max: config.user_buffers_max() };
+    let registry = Registry::with_pages(clock::monotonic_ns(), pages()).bounded(limits);
     let registry = if config.history().is_some() { registry.remembered() } else { registry };
     if !has_listener(config) {
         return registry;

@@ -5,8 +5,10 @@
 
 pub mod clock;
 pub mod config;
+pub(crate) mod grpc;
 pub mod heap;
 pub mod mapping;
+pub mod sandbox;
 pub mod socket;
 pub mod throttle;
 

@@ -142,7 +142,7 @@ impl StandIn {
         let directory = Directory::new();
         let sources = peers().join("stand_in");
         let compile = |arguments: &[&str], source: &str, output: &Path| {
-            let mut command = Command::new("c++");
+            let mut command = Command::new("g++");
             command
                 .args(["-std=c++17", "-O1", "-g"])
                 .args(flags)

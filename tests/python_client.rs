@@ -326,21 +326,24 @@ fn an_answer_may_come_byte_by_byte() {
 }
 
 #[test]
-fn the_trace_that_a_program_runs_in_is_said_first() {
+fn the_trace_that_a_program_runs_in_is_said_before_its_buffers() {
+    const HELLO: u8 = 13;
     const TRACE_CONTEXT: u8 = 14;
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let first_frame = |traceparent: &str| {
+    let second_frame = |traceparent: &str| {
         let directory = Directory::new();
         let socket = directory.join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
         let mut program = Program::start("3.12", &[("TRACEPARENT", traceparent)]);
         program.ask(json!({"op": "open", "socket": socket}));
         program.ask(json!({"op": "allocate", "device": 0, "size": 8, "type": "L1"}));
-        let mut frame = [0; FRAME_BYTES];
-        listener.accept().unwrap().0.read_exact(&mut frame).unwrap();
-        frame
+        let mut frames = [0; 2 * FRAME_BYTES];
+        listener.accept().unwrap().0.read_exact(&mut frames).unwrap();
+        // Before it comes only who the client is.
+        assert_eq!(frames[0], HELLO);
+        frames[FRAME_BYTES..].to_vec()
     };
-    let frame = first_frame(TRACE);
+    let frame = second_frame(TRACE);
     let hexadecimal = |range: std::ops::Range<usize>| -> String {
         frame[range].iter().map(|byte| format!("{byte:02x}")).collect()
     };
@@ -348,7 +351,7 @@ fn the_trace_that_a_program_runs_in_is_said_first() {
     let told = format!("00-{}{}-{}-01", hexadecimal(8..16), hexadecimal(24..32), hexadecimal(32..40));
     assert_eq!(told, TRACE);
     for nonsense in ["", "00-nonsense", "00-00000000000000000000000000000000-00f067aa0ba902b7-01"] {
-        assert_ne!(first_frame(nonsense)[0], TRACE_CONTEXT, "{nonsense:?}");
+        assert_ne!(second_frame(nonsense)[0], TRACE_CONTEXT, "{nonsense:?}");
     }
 }
 

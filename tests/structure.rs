@@ -13,14 +13,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("socket", &[]),
     ("activation", &[]),
     ("throttle", &[]),
+    // What ingest's questions to the kubelet and the export over OTLP have in common.
+    ("grpc", &[]),
     ("config", &[]),
     ("mapping", &[]),
+    ("sandbox", &[]),
     // What it publishes lies in the stats pages, whose layout is the protocol's.
     ("registry", &["wire::stats", "wire::Arch", "mapping"]),
-    ("ingest", &["wire", "registry", "config", "clock", "socket", "throttle", "mapping"]),
+    ("ingest", &["wire", "registry", "config", "clock", "socket", "throttle", "mapping", "grpc"]),
     ("views", &["registry"]),
     ("analysis", &["registry"]),
-    ("sinks", &["registry", "views", "analysis", "config", "clock", "socket", "throttle"]),
+    ("sinks", &["registry", "views", "analysis", "config", "clock", "socket", "throttle", "grpc"]),
     (
         "daemon",
         &[
@@ -31,6 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "heap",
             "socket",
             "activation",
+            "sandbox",
             "ingest",
             "views",
             "analysis",
@@ -68,6 +72,8 @@ const RUST_FOLDERS: &[&str] = &[
     "wire/tests",
     "wire/fuzz/src",
     "wire/fuzz/fuzz_targets",
+    "fuzz/src",
+    "fuzz/fuzz_targets",
     "clients/rust/src",
     "clients/preload/src",
     "clients/c/src",

@@ -9,12 +9,12 @@ use wire::{Header, Hello, Kind, Layout, Reply, Totals};
 
 use super::Context;
 use super::attribution::Attribution;
-use super::devices::Statement;
 use super::processes::Tracked;
 use super::reporters::ProcessClient;
+use super::statements;
 use crate::registry::{
-    Allocated, AllocationFailure, Arch, Batch, BufferFilter, Cursor, DEVICES_MAX, Device, Event, KernelKind,
-    Loss, MemoryType, Refusal, Rejection, Reporter, Time, TraceContext,
+    Allocated, AllocationFailure, Arch, Batch, BufferFilter, Cursor, DEVICES_MAX, Device, Event, EventTally,
+    KernelKind, Loss, MemoryType, Refusal, Rejection, Reporter, Time, TraceContext,
 };
 
 /// Buffers that one dump lists singly; the sums beside them cover all.
@@ -34,8 +34,8 @@ const STATEMENT_COST: u32 = 50;
 pub(super) struct Applier {
     context: Arc<Context>,
     attribution: Attribution,
-    /// Messages seen in the current run of frames, by kind.
-    counts: [u64; Event::ALL.len()],
+    /// Messages seen in the current run of frames.
+    tally: EventTally,
     /// A HELLO that the session has to act on before it goes on.
     hello: Option<Hello>,
     /// Which of its process's clients speaks, if it has said so.
@@ -51,7 +51,7 @@ struct Speaker {
 
 impl Applier {
     pub(super) fn new(context: Arc<Context>, attribution: Attribution) -> Self {
-        Self { context, attribution, counts: [0; Event::ALL.len()], hello: None, speaker: None }
+        Self { context, attribution, tally: EventTally::default(), hello: None, speaker: None }
     }
 
     pub(super) fn peer_pid(&self) -> u32 {
@@ -69,14 +69,16 @@ impl Applier {
         out: &mut Vec<u8>,
     ) -> Result<usize, Fault> {
         let frame_bytes = layout.frame_bytes();
-        let messages =
-            frames.chunks_exact(frame_bytes).zip((offset..).step_by(frame_bytes)).map(|(frame, offset)| {
-                let message =
-                    wire::decode_request(frame, layout).map_err(|error| BadFrame::new(error, offset))?;
-                Ok((message, offset))
-            });
+        let chunks = frames.chunks_exact(frame_bytes);
+        let whole = frames.len() - chunks.remainder().len();
+        let mut next = offset;
+        let messages = chunks.map(|frame| {
+            let at = next;
+            next += frame_bytes as u64;
+            let message = wire::decode_request(frame, layout).map_err(|error| BadFrame::new(error, at))?;
+            Ok((message, at))
+        });
         let stopped_at = self.apply_messages(messages, layout, time, out)?;
-        let whole = frames.len() - frames.len() % frame_bytes;
         Ok(stopped_at.map_or(whole, |at| (at - offset) as usize))
     }
 
@@ -158,11 +160,7 @@ impl Applier {
         out: &mut Vec<u8>,
     ) -> Result<Option<u64>, Fault> {
         let outcome = self.apply_in_turn(messages, layout, time, out);
-        for (event, count) in Event::ALL.iter().zip(&mut self.counts) {
-            if *count > 0 {
-                self.context.registry.events().count(*event, std::mem::take(count));
-            }
-        }
+        self.context.registry.events().absorb(&mut self.tally);
         outcome
     }
 
@@ -173,7 +171,6 @@ impl Applier {
         time: Time,
         out: &mut Vec<u8>,
     ) -> Result<Option<u64>, Fault> {
-        let context = Arc::clone(&self.context);
         let mut budget = TURN_BUDGET;
         let mut next = messages.next().transpose()?;
         while let Some((message, at)) = next {
@@ -195,15 +192,16 @@ impl Applier {
                 budget = budget.saturating_sub(RESOLUTION_COST);
             }
             let tracked = self.attribution.process(claimed, time.monotonic_ns)?;
-            let mut batch = context.registry.batch(tracked.process(), time.monotonic_ns);
+            let registry = &self.context.registry;
+            let mut batch = registry.batch(tracked.process(), time.monotonic_ns);
             let (reporter, is_outdated) = self.speaks_for(claimed);
             batch.report_as(reporter);
             let mut at = at;
             next = loop {
-                self.counts[report.event as usize] += 1;
+                self.tally.note(report.event);
                 if is_outdated {
                     // A newer connection of the same process has reported it once more.
-                } else if let Err(rejection) = report.apply(&mut batch, context.registry.events(), time) {
+                } else if let Err(rejection) = report.apply(&mut batch, registry.events(), time) {
                     self.reject(rejection, at, time);
                 }
                 budget = budget.saturating_sub(batch.take_searches());
@@ -256,72 +254,38 @@ impl Applier {
     fn answer(&mut self, message: &Header, layout: Layout, at: u64, time: Time, out: &mut Vec<u8>) {
         match message.kind {
             Kind::DumpRemaining => {
-                self.counts[Event::DumpRemaining as usize] += 1;
+                self.tally.note(Event::DumpRemaining);
                 self.dump_buffers(time);
             }
             Kind::DumpKernels => {
-                self.counts[Event::DumpKernels as usize] += 1;
+                self.tally.note(Event::DumpKernels);
                 self.dump_kernels(time);
             }
             Kind::Hello => {
-                self.counts[Event::Hello as usize] += 1;
+                self.tally.note(Event::Hello);
                 // Of a later version than ours: the client knows how to go on without it.
                 self.hello = Hello::of(message);
             }
             Kind::Lost => {
-                self.counts[Event::Lost as usize] += 1;
+                self.tally.note(Event::Lost);
                 self.context.registry.events().lose_many(Loss::Client, message.size_bytes);
             }
             Kind::Capacity => {
-                self.counts[Event::Capacity as usize] += 1;
-                if let Err(rejection) = self.state_capacity(message, layout) {
+                self.tally.note(Event::Capacity);
+                let stated = statements::capacity(&self.context.devices, message, self.buffer_types(layout));
+                if let Err(rejection) = stated {
                     self.reject(rejection, at, time);
                 }
             }
             Kind::Note => {
-                self.counts[Event::Note as usize] += 1;
-                self.tell_note(message, time);
+                self.tally.note(Event::Note);
+                statements::note(&self.context.throttle, &self.attribution, message, time);
             }
             _ => match self.reply(message, at, time) {
                 Some(reply) => out.extend_from_slice(&reply.encode(layout)),
                 None => self.reject(Rejection::UnexpectedType, at, time),
             },
         }
-    }
-
-    /// A client says what a device has.
-    fn state_capacity(&self, message: &Header, layout: Layout) -> Result<(), Rejection> {
-        let device = device_index(message.device_id).ok_or(Rejection::DeviceOutOfRange)?;
-        let memory_type = memory_type(self.buffer_types(layout), message.buffer_type)?;
-        let statement = Statement::new(message.size_bytes, message.buffer_id)?;
-        self.context.devices.state_capacity(device, memory_type, statement)
-    }
-
-    /// A client says what it cannot tell: that is for whoever runs it to know.
-    fn tell_note(&self, message: &Header, time: Time) {
-        let Some(note) = wire::Note::decode(message.buffer_type) else { return };
-        let Some(suppressed) = self.context.throttle.admit(note.name(), time.monotonic_ns) else { return };
-        let missing = match note {
-            wire::Note::Allocator => {
-                "its tt-metal lacks the allocator's functions: sizes are what buffers ask for, and failures go unnoticed"
-            }
-            wire::Note::Banks => {
-                "its tt-metal lacks the allocator's statistics: neither capacities nor the reasons of failures are told"
-            }
-            wire::Note::CircularBuffers => {
-                "its tt-metal lacks the functions of circular buffers: they are not counted"
-            }
-            wire::Note::Mesh => {
-                "its tt-metal lacks the functions of meshes: what lies on several devices is counted on one"
-            }
-        };
-        warn!(
-            pid = self.peer_pid(),
-            process = self.attribution.peer_name(),
-            note = note.name(),
-            suppressed,
-            "a process cannot tell everything: {missing}; run it with a ttnn that its libttmem_preload.so is made for"
-        );
     }
 
     /// The reply to a message that wants one. It reads atomics only, and answers even what it has to reject: the peer waits for it.
@@ -363,6 +327,7 @@ impl Applier {
                 offset = at,
                 reason = rejection.name(),
                 suppressed,
+                remedy = remedy(rejection),
                 "message rejected"
             );
         }
@@ -542,7 +507,7 @@ impl Report {
     }
 }
 
-fn memory_type(buffer_types: wire::BufferTypes, byte: u8) -> Result<MemoryType, Rejection> {
+pub(super) fn memory_type(buffer_types: wire::BufferTypes, byte: u8) -> Result<MemoryType, Rejection> {
     match buffer_types.decode(byte).ok_or(Rejection::BufferType)? {
         wire::BufferType::Dram => Ok(MemoryType::Dram),
         wire::BufferType::L1 => Ok(MemoryType::L1),
@@ -560,11 +525,25 @@ fn rejection(refusal: Refusal) -> Rejection {
         Refusal::AmbiguousFree => Rejection::AmbiguousFree,
         Refusal::ProcessEnded => Rejection::ProcessEnded,
         Refusal::TooManyBuffers => Rejection::TooManyBuffers,
+        Refusal::UserBuffersMax => Rejection::UserBuffersMax,
+        Refusal::BuffersMax => Rejection::BuffersMax,
         Refusal::OtherTrace => Rejection::TraceContext,
     }
 }
 
-fn device_index(device_id: i32) -> Option<u16> {
+/// What the operator can do about a limit that was reached.
+fn remedy(rejection: Rejection) -> Option<&'static str> {
+    match rejection {
+        Rejection::TooManyBuffers => {
+            Some("16777216 live buffers of one process are a leak: mend the program")
+        }
+        Rejection::UserBuffersMax => Some("raise user_buffers_max if this user needs so many"),
+        Rejection::BuffersMax => Some("raise buffers_max if so many are wanted; each takes about 60 bytes"),
+        _ => None,
+    }
+}
+
+pub(super) fn device_index(device_id: i32) -> Option<u16> {
     u16::try_from(device_id).ok().filter(|index| *index < DEVICES_MAX)
 }
 
@@ -572,7 +551,8 @@ const _: () = assert!(wire::DEVICE_ID_MAX == DEVICES_MAX as i32 - 1);
 const _: () = assert!(wire::BUFFER_BYTES_MAX == crate::registry::BUFFER_BYTES_MAX);
 
 fn device_totals(device: &Device) -> Totals {
-    let usage_bytes = |memory_type| device.memory(memory_type).usage_bytes();
+    let by_type = device.usage_bytes();
+    let usage_bytes = |memory_type: MemoryType| by_type[memory_type.index()];
     Totals {
         dram_bytes: usage_bytes(MemoryType::Dram),
         l1_bytes: usage_bytes(MemoryType::L1),

@@ -13,7 +13,7 @@ use ttmem_wire::BANKS_MAX;
 
 use crate::config::{Arch as ConfigArch, DeviceConfig, Product};
 use crate::registry::{
-    Arch, BUFFER_BYTES_MAX, Banks, DeviceInfo, MemoryType, Registry, Rejection, Untracked,
+    Arch, BUFFER_BYTES_MAX, Banks, DeviceInfo, MemoryType, Registry, Rejection, Renumbered, Untracked,
 };
 
 /// How far a client's statement may be from what the product has: chips of one product differ by their harvested cores and by what is set
@@ -36,6 +36,9 @@ struct Sources {
     /// The kernel driver.
     card: Option<Card>,
     untracked: Option<Untracked>,
+    /// The driver's number of the card.
+    ordinal: Option<u16>,
+    renumbered: Option<Vec<Renumbered>>,
     /// The last client whose allocator told, of DRAM and of L1. It stays when its process ends, as a chip's memory does.
     stated_dram: Option<Statement>,
     stated_l1: Option<Statement>,
@@ -139,30 +142,44 @@ impl Devices {
         Ok(())
     }
 
-    /// The cards that the driver shows now, by its own numbers. Gives those that are no known device: their number is another chip's.
-    pub(super) fn take_inventory(&self, cards: &BTreeMap<u16, Inventoried>) -> Vec<u16> {
+    /// The cards that the driver shows now, by its own numbers. Gives the device that each of them is; those that are none have another
+    /// chip's number.
+    pub(super) fn take_inventory(&self, cards: &BTreeMap<u16, Inventoried>) -> BTreeMap<u16, Option<u16>> {
         let mut sources = self.sources.lock();
         let mut placed = BTreeMap::new();
-        let mut unplaced = Vec::new();
+        let mut places = BTreeMap::new();
         for (ordinal, inventoried) in cards {
-            match place(&sources, *ordinal, &inventoried.card) {
-                Some(index) => drop(placed.insert(index, inventoried)),
-                None => unplaced.push(*ordinal),
-            }
+            let place = place(&sources, *ordinal, &inventoried.card);
+            places.insert(*ordinal, place);
+            placed.extend(place.map(|index| (index, (*ordinal, inventoried))));
         }
         for index in placed.keys() {
             sources.entry(*index).or_default();
         }
         for (index, sources) in sources.iter_mut() {
             let now = placed.get(index);
+            let ordinal = now.map(|(ordinal, _)| *ordinal);
             let (card, untracked) =
-                (now.map(|now| now.card.clone()), now.and_then(|now| now.untracked.clone()));
-            if (&sources.card, &sources.untracked) != (&card, &untracked) {
-                (sources.card, sources.untracked) = (card, untracked);
+                (now.map(|(_, now)| now.card.clone()), now.and_then(|(_, now)| now.untracked.clone()));
+            if (&sources.card, &sources.untracked, sources.ordinal) != (&card, &untracked, ordinal) {
+                (sources.card, sources.untracked, sources.ordinal) = (card, untracked, ordinal);
                 self.show(*index, sources);
             }
         }
-        unplaced
+        places
+    }
+
+    /// The processes to which a device's number is another card, by that number. Told of the devices whose holders the driver shows.
+    pub(super) fn take_renumbered(&self, mut renumbered: BTreeMap<u16, Vec<Renumbered>>) {
+        let mut sources = self.sources.lock();
+        for (index, sources) in sources.iter_mut() {
+            let now = renumbered.remove(index);
+            let now = now.or_else(|| sources.untracked.is_some().then(Vec::new));
+            if sources.renumbered != now {
+                sources.renumbered = now;
+                self.show(*index, sources);
+            }
+        }
     }
 
     fn show(&self, index: u16, sources: &Sources) {
@@ -226,6 +243,8 @@ impl Sources {
             serial: card.serial,
             firmware: card.firmware,
             untracked: self.untracked.clone(),
+            card: self.ordinal,
+            renumbered: self.renumbered.clone(),
         }
     }
 }
@@ -308,11 +327,13 @@ mod tests {
     fn cards_are_devices_of_their_own_number_until_somebody_names_a_chip() {
         let registry = Arc::new(Registry::new(0));
         let devices = Devices::new(Arc::clone(&registry));
-        assert!(devices.take_inventory(&inventory(&[(0, "a"), (1, "b")])).is_empty());
+        let places = devices.take_inventory(&inventory(&[(0, "a"), (1, "b")]));
+        assert_eq!(places, [(0, Some(0)), (1, Some(1))].into());
         assert_eq!(asic_ids(&registry), [(0, Some("a".into())), (1, Some("b".into()))]);
         // A process that sees one card only calls it 0.
         devices.name_chip(0, 0xb, true);
-        assert_eq!(devices.take_inventory(&inventory(&[(0, "a"), (1, "b")])), [0], "0 is another chip now");
+        let places = devices.take_inventory(&inventory(&[(0, "a"), (1, "b")]));
+        assert_eq!(places, [(0, None), (1, Some(0))].into(), "0 is another chip now");
         assert_eq!(asic_ids(&registry), [(0, Some("b".into())), (1, None)]);
     }
 

@@ -9,20 +9,26 @@ mod procfs;
 
 mod attribution;
 mod containers;
+mod kubelet;
 mod processes;
 mod reporters;
 
 mod apply;
+mod places;
 mod ring;
 mod session;
+mod statements;
 mod stream;
 
+mod foreign;
 mod replay;
 
+mod assignments;
 mod devices;
 mod driver;
 mod exit;
 mod inventory;
+mod numbering;
 mod region;
 mod regions;
 
@@ -46,12 +52,14 @@ use crate::registry::{Loss, Occurrence, Registry, RejectedPeer, Rejection};
 use crate::socket::{BACKLOG, Socket};
 use crate::throttle::{self, Throttle};
 use apply::Applier;
+use assignments::Assignments;
 use attribution::Attribution;
-use containers::Containers;
+use containers::{Containers, NameSources};
 pub use devices::Devices;
 use driver::Driver;
 use inventory::Inventory;
 use peer::{Peer, PeerError};
+use places::Places;
 use processes::Processes;
 use procfs::ArgumentsReader;
 use regions::Regions;
@@ -59,6 +67,7 @@ use ring::RingMemory;
 use session::Session;
 use stream::Stream;
 
+pub use foreign::{ForeignProcess, ForeignRegion, holders, process, region};
 pub use replay::Replay;
 
 /// How long sessions may take to apply what has been sent when the daemon stops.
@@ -75,6 +84,7 @@ struct Context {
     policy: Policy,
     arguments: ArgumentsReader,
     clients: AtomicU32,
+    places: Arc<Places>,
     ring_memory: Arc<RingMemory>,
     /// Which run of the daemon this is, among all that a client may come to.
     instance: u64,
@@ -89,12 +99,17 @@ impl Context {
         runtime: Handle,
     ) -> io::Result<Arc<Context>> {
         let throttle = Arc::new(Throttle::default());
-        let containers = Containers::start(config.container_log_dir.clone(), Arc::clone(&throttle))?;
+        let sources = NameSources {
+            log_directory: config.container_log_dir.clone(),
+            pods_socket: config.kubelet_pods_socket.clone(),
+        };
+        let containers = Containers::start(sources, Arc::clone(&registry), Arc::clone(&throttle))?;
         let processes = Processes::new(Arc::clone(&registry), Arc::clone(&throttle), containers, runtime);
         let policy = Policy::new(config);
-        let arguments = ArgumentsReader::start()?;
-        let clients = AtomicU32::new(0);
-        let (ring_memory, instance) = (Arc::default(), clock::unix_ns());
+        let arguments = ArgumentsReader::start(config.process_environment)?;
+        let (clients, places) = (AtomicU32::new(0), Places::new(config.user_clients_max()));
+        let ring_memory = RingMemory::new(Arc::clone(&registry), config.ring_memory_max_bytes);
+        let instance = clock::unix_ns();
         Ok(Arc::new(Context {
             registry,
             processes,
@@ -103,6 +118,7 @@ impl Context {
             policy,
             arguments,
             clients,
+            places,
             ring_memory,
             instance,
         }))
@@ -116,6 +132,22 @@ impl Context {
         }
         if let Some(suppressed) = self.throttle.admit("connection", clock::monotonic_ns()) {
             warn!(%error, suppressed, "connection not served");
+        }
+    }
+
+    /// The peer's user has as many connections as it may.
+    fn refuse_user(&self, peer: &Peer) {
+        let (rejection, now_ns) = (Rejection::UserClientsMax, clock::monotonic_ns());
+        self.registry.events().reject(rejection);
+        if let Some(suppressed) = self.throttle.admit(rejection.name(), now_ns) {
+            let Peer { pid: peer, uid, .. } = *peer;
+            self.tell_rejected(peer, rejection, suppressed, now_ns);
+            warn!(
+                peer,
+                uid,
+                suppressed,
+                "connection refused: too many clients of one user; raise user_clients_max if they are wanted"
+            );
         }
     }
 
@@ -160,6 +192,8 @@ pub struct Ingest {
     followers: Vec<Follower>,
     stopping: watch::Sender<bool>,
     context: Arc<Context>,
+    /// Ends, with this, whoever may be waiting for others and is not waited for.
+    _running: mpsc::Sender<()>,
 }
 
 impl Ingest {
@@ -176,6 +210,7 @@ impl Ingest {
         let handles: Vec<Handle> = threads.iter().map(|thread| thread.handle.clone()).collect();
         let accepting = threads[0].handle.spawn(accept_all(Arc::clone(&context), socket, handles, stop));
         let mut followers = Vec::new();
+        let (running, is_over) = mpsc::channel();
         if let Some(directory) = &config.shm_dir {
             let regions = Regions::new(Arc::clone(&context), directory.clone());
             let interval = Duration::from_millis(config.shm_interval_ms);
@@ -186,7 +221,13 @@ impl Ingest {
             let inventory = Inventory::new(Arc::clone(&context), Driver { proc_directory, sys_directory });
             followers.push(Follower::start("ttmem-driver", move |stop| inventory.follow(stop))?);
         }
-        Ok(Ingest { threads, accepting, followers, stopping, context })
+        if let Some(socket) = config.kubelet_resources_socket.clone() {
+            let assignments = Assignments::new(Arc::clone(&context), socket);
+            std::thread::Builder::new()
+                .name("ttmem-kubelet".into())
+                .spawn(move || assignments.follow(&is_over))?;
+        }
+        Ok(Ingest { threads, accepting, followers, stopping, context, _running: running })
     }
 
     /// Takes the connections that wait already and no more, applies what has been sent, and ends.
@@ -359,6 +400,10 @@ async fn converse(
     stopping: watch::Receiver<bool>,
 ) -> Result<(), PeerError> {
     let peer = Peer::of(&stream)?;
+    let Some(_place) = context.places.take(peer.uid) else {
+        context.refuse_user(&peer);
+        return Ok(());
+    };
     let applier = Applier::new(Arc::clone(context), Attribution::new(Arc::clone(context), peer));
     Session::new(Arc::clone(context), Stream::new(stream)?, applier).run(stopping).await;
     Ok(())

@@ -1,7 +1,7 @@
 //! Which processes live: each is watched through its pidfd, and its memory is reclaimed when it ends.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::reporters::{ProcessClient, Reporters};
 use super::stream::watch;
 use super::throttle::Throttle;
 use crate::clock;
-use crate::registry::{Identity, Process, ProcessInfo, Registry, Source, Time};
+use crate::registry::{Identity, MemoryType, Process, ProcessInfo, Registry, Source, Time};
 
 /// How long after a process's end its sockets may still be read before what it holds is reclaimed. Its own sockets are at their
 /// end much sooner; one that it shared with a fork never is.
@@ -234,6 +234,16 @@ impl Processes {
         self.live.lock().get(&pid).is_some_and(|tracked| !tracked.has_ended())
     }
 
+    /// The devices on which a live process of that pid holds memory.
+    pub(super) fn devices_of(&self, pid: u32) -> BTreeSet<u16> {
+        let tracked = self.live.lock().get(&pid).cloned();
+        let memory = tracked.map(|tracked| tracked.process.memory()).unwrap_or_default();
+        let held = memory.iter().filter(|memory| {
+            memory.memory_type != MemoryType::SystemMemory && memory.counters.usage_bytes() > 0
+        });
+        held.map(|memory| memory.device).collect()
+    }
+
     async fn watch_simulated(self: Arc<Self>, tracked: Arc<Tracked>) {
         loop {
             tracked.wait_for_sessions().await;
@@ -261,6 +271,8 @@ impl Processes {
             user: user_name(uid),
             cgroup: facts.cgroup.clone(),
             container: facts.cgroup.as_deref().and_then(|path| self.containers.of(path)),
+            ns_pid: facts.inner_pid(),
+            slurm: facts.slurm.clone(),
             start_time_seconds: facts.start_ticks.map(start_time_seconds),
             source,
         };

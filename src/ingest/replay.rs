@@ -27,7 +27,7 @@ impl Replay {
     /// A session in that layout, of a daemon with nothing configured.
     pub fn new(registry: Arc<Registry>, layout: Layout) -> io::Result<Replay> {
         let runtime = Builder::new_current_thread().enable_io().build()?;
-        let config = Config { container_log_dir: None, ..Config::default() };
+        let config = Config { container_log_dir: None, kubelet_pods_socket: None, ..Config::default() };
         let devices = Devices::new(Arc::clone(&registry));
         let context = Context::new(&config, registry, devices, runtime.handle().clone())?;
         let (own_end, _other_end) = UnixStream::pair()?;

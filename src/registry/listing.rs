@@ -68,7 +68,7 @@ impl Registry {
     ) -> BufferPage {
         let world = self.world();
         let mut buffers = Vec::new();
-        for process in world.processes.from_serial(cursor.process) {
+        for process in world.processes.since(cursor.process) {
             if process.serial() != cursor.process {
                 cursor = Cursor { process: process.serial(), slot: 0 };
             }

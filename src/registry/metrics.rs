@@ -1,55 +1,12 @@
 //! The METRICS table: the one place that says which metrics there are. Every format, the documentation and the tests are made from it.
-//!
 //! A row holds what a person reads (name, help, unit), what a machine needs (type, labels, OpenTelemetry name) and where its samples come
 //! from in a [`Snapshot`]. Adding a metric is adding a row here, and the increment that feeds it.
 
 pub mod daemon;
-mod samples;
-
+mod row;
 use super::{MemorySnapshot, ProcessMemory, Reported};
 
-pub use samples::{Rows, Samples, Transport, Value};
-
-/// One metric family.
-#[derive(Debug)]
-pub struct Metric {
-    /// Its name in Prometheus, unit and `_total` included.
-    pub name: &'static str,
-    /// Its type.
-    pub kind: Kind,
-    /// Its unit in OpenTelemetry's spelling (UCUM).
-    pub unit: &'static str,
-    /// The names of its labels.
-    pub labels: &'static [&'static str],
-    /// What it says.
-    pub help: &'static str,
-    /// Its name in OpenTelemetry; `None` where it is a resource attribute or is not exported.
-    pub opentelemetry: Option<&'static str>,
-    /// Where its samples come from.
-    pub samples: Samples,
-}
-
-/// A metric's type.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// Goes up and down.
-    Gauge,
-    /// Only goes up.
-    Counter,
-    /// Counts observations in buckets.
-    Histogram,
-}
-
-impl Kind {
-    /// The type's name in Prometheus.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Kind::Gauge => "gauge",
-            Kind::Counter => "counter",
-            Kind::Histogram => "histogram",
-        }
-    }
-}
+pub use row::{Kind, LabelledRow, Metric, Rows, Samples, Transport, Value};
 
 const D: &[&str] = &["device", "memory_type"];
 const P: &[&str] = &["device", "memory_type", "pid", "process"];
@@ -221,6 +178,17 @@ pub const METRICS: &[Metric] = &[
         }),
     },
     Metric {
+        name: "ttmem_device_renumbered_processes",
+        kind: Kind::Gauge,
+        unit: "{process}",
+        labels: &["device"],
+        help: "Processes that mean another card by this number, as far as it is certain; absent where the kernel driver does not tell.",
+        opentelemetry: Some("tenstorrent.process.renumbered"),
+        samples: Samples::Device(|device| {
+            device.info.renumbered.as_ref().map(|renumbered| Value::Unsigned(renumbered.len() as u64))
+        }),
+    },
+    Metric {
         name: "ttmem_device_orphaned_bytes_total",
         kind: Kind::Counter,
         unit: "By",
@@ -306,6 +274,8 @@ pub const METRICS: &[Metric] = &[
             "k8s_container_name",
             "k8s_pod_uid",
             "container_id",
+            "slurm_job_id",
+            "slurm_step_id",
         ],
         help: "What is known about a process; source is how it was first heard of, and a label is empty where nothing tells.",
         opentelemetry: Some("tenstorrent.process.info"),
@@ -357,6 +327,44 @@ pub const METRICS: &[Metric] = &[
         samples: Samples::ContainerMemory(|memory| memory.byte_seconds.map(Value::Float)),
     },
     Metric {
+        name: "ttmem_container_assigned_devices",
+        kind: Kind::Gauge,
+        unit: "{device}",
+        labels: &["k8s_namespace_name", "k8s_pod_name", "k8s_container_name", "resource"],
+        help: "Devices that the kubelet gave to a container, used or not; absent where its pod-resources API does not tell.",
+        opentelemetry: Some("tenstorrent.container.device.assigned"),
+        samples: Samples::Containers(|snapshot| snapshot.kubelet.assigned_rows()),
+    },
+    Metric {
+        name: "ttmem_kubelet_sync_last_success_timestamp_seconds",
+        kind: Kind::Gauge,
+        unit: "s",
+        labels: &["source"],
+        help: "Time since the epoch at which the kubelet last told what it was asked for; absent until it does.",
+        opentelemetry: Some("tenstorrent.kubelet.sync.last_success"),
+        samples: Samples::Labelled(|snapshot| snapshot.kubelet.rows(|source| source.last_success_unix_ns)),
+    },
+    Metric {
+        name: "ttmem_kubelet_sync_duration_seconds",
+        kind: Kind::Gauge,
+        unit: "s",
+        labels: &["source"],
+        help: "Time that the kubelet's last answer took.",
+        opentelemetry: Some("tenstorrent.kubelet.sync.duration"),
+        samples: Samples::Labelled(|snapshot| {
+            snapshot.kubelet.rows(|source| source.last_success_unix_ns.map(|_| source.duration_ns))
+        }),
+    },
+    Metric {
+        name: "ttmem_kubelet_sync_failures_total",
+        kind: Kind::Counter,
+        unit: "{failure}",
+        labels: &["source", "reason"],
+        help: "Times that the kubelet did not tell what it was asked for; absent on a host without a kubelet.",
+        opentelemetry: Some("tenstorrent.kubelet.sync.failures"),
+        samples: Samples::Labelled(|snapshot| snapshot.kubelet.failure_rows()),
+    },
+    Metric {
         name: "ttmem_events_total",
         kind: Kind::Counter,
         unit: "{event}",
@@ -405,6 +413,24 @@ pub const METRICS: &[Metric] = &[
         ]),
     },
     Metric {
+        name: "ttmem_ring_memory_bytes",
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: &[],
+        help: "Memory of the host that the rings take in which clients report.",
+        opentelemetry: Some("tenstorrent.client.ring.memory"),
+        samples: Samples::Rows(|snapshot| &snapshot.events.ring_memory_bytes),
+    },
+    Metric {
+        name: "ttmem_ring_refusals_total",
+        kind: Kind::Counter,
+        unit: "{request}",
+        labels: &["reason"],
+        help: "Requests for rings that were not granted: off, user_memory by the configuration; their clients report in frames.",
+        opentelemetry: Some("tenstorrent.client.ring.refusals"),
+        samples: Samples::Rows(|snapshot| &snapshot.events.ring_refusals),
+    },
+    Metric {
         name: "ttmem_series",
         kind: Kind::Gauge,
         unit: "{series}",
@@ -437,6 +463,15 @@ pub const METRICS: &[Metric] = &[
         unit: "s",
         labels: &[],
         help: "Time since the epoch at which a configuration was last accepted.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: daemon::SANDBOX,
+        kind: Kind::Gauge,
+        unit: "1",
+        labels: &["layer"],
+        help: "Whether that layer of the sandbox is in force: 0 where the setting or the kernel does without it.",
         opentelemetry: None,
         samples: Samples::Daemon,
     },
@@ -577,7 +612,7 @@ mod tests {
              Generated from the METRICS table in `src/registry/metrics.rs`; `UPDATE_GOLDEN=1 cargo test --lib metrics` writes it again.\n\n\
              Units are UCUM's: By is bytes, s seconds, `{x}` a count of x. Memory types: dram, l1, l1_small, trace, cb, kernel and\n\
              system_memory, disjoint, so that sums over them are valid. A device that is known and empty says 0 for the first four; the\n\
-             others appear once something has reported them. `source` is socket or shm. `device` is the index that clients use.\n\n\
+             others appear once something has reported them. A process's `source` is socket or shm. `device` is the index that clients use.\n\n\
              | Metric | Type | Unit | Labels | What it says | OpenTelemetry |\n|---|---|---|---|---|---|\n",
         );
         for Metric { name, kind, unit, labels, help, opentelemetry, .. } in METRICS {

@@ -16,11 +16,13 @@ mod device;
 mod exit;
 mod index;
 mod kernel;
+mod kubelet;
 mod ledger;
 mod page;
 mod process;
 mod reporter;
 mod roll;
+mod room;
 
 mod chronicle;
 mod feed;
@@ -42,27 +44,35 @@ use arc_swap::ArcSwap;
 use chronicle::Chronicle;
 use container::EndedContainers;
 use feed::Feed;
+use ledger::Ledger;
 use parking_lot::Mutex;
 use roll::Roll;
+use room::{Room, Rooms};
 use telling::Telling;
 
 pub use cell::{Cell, Counters};
 pub use census::{CENSUS_AGES, CensusClass, Held, SizeClass, census_age_ns};
 pub use chronicle::{CHRONICLE_MOMENTS_MAX, Moment};
 pub use container::{Container, ContainerMemory, ContainerNames, ContainerSnapshot};
-pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Untracked, UntrackedProcess};
-pub use events::{ConnectionLayout, Event, EventCounters, EventSnapshot, Loss, Omission, Rejection};
+pub use device::{
+    Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Renumbered, Untracked, UntrackedProcess,
+};
+pub use events::{
+    ConnectionLayout, Event, EventCounters, EventSnapshot, EventTally, Loss, Omission, Rejection, RingRefusal,
+};
 pub use exemplars::{Exemplar, Exemplars, PlaceExemplars};
 pub use exit::Exit;
 pub use feed::{AllocationFailure, Ending, FEED_OCCURRENCES_MAX, FailureReason, Occurrence, RejectedPeer};
 pub use histogram::{HistogramSnapshot, Scale};
 pub use kernel::{KernelKind, KernelTally};
+pub use kubelet::{Assigned, Kubelet, KubeletFailure, KubeletSnapshot, KubeletSource, SourceSnapshot};
 pub use ledger::{Allocated, BUFFER_BYTES_MAX, Batch, CELL_BYTES_MAX, PROCESS_BUFFERS_MAX, Refusal};
 pub use listing::{BufferFilter, BufferPage, BufferSnapshot, Cursor};
 pub use memory_type::MemoryType;
 pub use page::{HOLDERS_MAX, Page, Pages};
-pub use process::{Identity, Process, ProcessInfo, Rendering, Source, TraceContext};
+pub use process::{Identity, Process, ProcessInfo, Rendering, SlurmJob, SlurmSource, Source, TraceContext};
 pub use reporter::Reporter;
+pub use room::BufferLimits;
 pub use snapshot::{
     DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot, Time,
 };
@@ -84,6 +94,10 @@ struct World {
     ended_containers: Arc<EndedContainers>,
 }
 
+/// Ended processes that are still shown: who starts and ends them without pause does not fill the memory. More than all that end at once
+/// where ten thousand clients do.
+const ENDED_PROCESSES_MAX: usize = 16_384;
+
 /// Everything the daemon knows.
 pub struct Registry {
     devices: Box<[OnceLock<Arc<Device>>]>,
@@ -96,9 +110,11 @@ pub struct Registry {
     /// What is to be remembered, if anybody does.
     chronicle: Option<Chronicle>,
     exemplars: ArcSwap<Exemplars>,
+    kubelet: Kubelet,
     suspicions: ArcSwap<Vec<Suspicion>>,
     started_ns: u64,
     pages: Option<Pages>,
+    rooms: Arc<Rooms>,
 }
 
 #[derive(Default)]
@@ -123,9 +139,11 @@ impl Registry {
             feed: None,
             chronicle: None,
             exemplars: ArcSwap::default(),
+            kubelet: Kubelet::default(),
             suspicions: ArcSwap::default(),
             started_ns,
             pages,
+            rooms: Rooms::new(BufferLimits::NONE),
         }
     }
 
@@ -138,6 +156,12 @@ impl Registry {
     #[must_use]
     pub fn told(self, policy: FeedPolicy) -> Self {
         Self { feed: Some((Feed::new(), policy)), ..self }
+    }
+
+    /// The same with that many buffers at most.
+    #[must_use]
+    pub fn bounded(self, limits: BufferLimits) -> Self {
+        Self { rooms: Rooms::new(limits), ..self }
     }
 
     /// The same, with somebody who remembers what happens.
@@ -169,7 +193,9 @@ impl Registry {
         }
         births.count += 1;
         let telling = self.feed.as_ref().map(|(_, policy)| Telling::new(*policy));
-        let process = Arc::new(Process::new(identity, info, births.count, now_ns, telling));
+        let room = Room::new(Arc::clone(&self.rooms), info.uid);
+        let process =
+            Arc::new(Process::new(identity, info, births.count, now_ns, Ledger::new(telling, room)));
         births.known.insert(identity, Arc::clone(&process));
         // An ended process of the same pid would have the same labels, and a scrape may not say two things of one series.
         let namesakes =
@@ -205,10 +231,14 @@ impl Registry {
         })
     }
 
-    /// Stops showing processes that ended at least `linger_ns` ago; their counters stay in the devices' sums.
+    /// Stops showing processes that ended at least `linger_ns` ago, and the first of too many; their counters stay in the devices' sums.
     pub fn retire(&self, now_ns: u64, linger_ns: u64) {
+        let ended = self.world().processes.iter().filter_map(|process| process.ended_ns()).collect();
+        let crowded_out_ns = last_of_surplus(ended, ENDED_PROCESSES_MAX);
         let is_due = |process: &Process| {
-            process.ended_ns().is_some_and(|ended| now_ns.saturating_sub(ended) >= linger_ns)
+            process.ended_ns().is_some_and(|ended| {
+                now_ns.saturating_sub(ended) >= linger_ns || Some(ended) <= crowded_out_ns
+            })
         };
         if self.world().processes.iter().any(|process| is_due(process)) {
             self.retire_those(&mut self.births.lock(), is_due);
@@ -245,6 +275,11 @@ impl Registry {
     /// The counters of what has come in.
     pub fn events(&self) -> &EventCounters {
         &self.events
+    }
+
+    /// What is known of the kubelet.
+    pub fn kubelet(&self) -> &Kubelet {
+        &self.kubelet
     }
 
     /// Everything, at one instant. Takes no lock that a report could wait for.
@@ -353,6 +388,12 @@ impl Registry {
     fn world(&self) -> arc_swap::Guard<Arc<World>> {
         self.world.load()
     }
+}
+
+/// When the last of those ended that are too many; `None` where none are.
+fn last_of_surplus(mut ended_ns: Vec<u64>, max: usize) -> Option<u64> {
+    let last = ended_ns.len().checked_sub(max)?.checked_sub(1)?;
+    Some(*ended_ns.select_nth_unstable(last).1)
 }
 
 /// What was reclaimed from a process at its end.

@@ -9,7 +9,6 @@ use ttmem_wire::stats::{HolderDescription, Text};
 
 use super::ledger::Ledger;
 use super::page::Pages;
-use super::telling::Telling;
 use super::{Cell, Container, Exit, KernelKind, KernelTally, MemoryType, ProcessMemory};
 
 /// What makes a process the same one: a pid alone is used again. Those of one pid stand together in their order.
@@ -40,6 +39,36 @@ impl Source {
     }
 }
 
+/// The Slurm job that a process belongs to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SlurmJob {
+    /// The job's number.
+    pub job_id: u32,
+    /// Its step: a number, or batch, extern, interactive.
+    pub step_id: Option<String>,
+    /// Who says so.
+    pub source: SlurmSource,
+}
+
+/// How a Slurm job is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SlurmSource {
+    /// The control group, which Slurm has made and the job cannot leave.
+    Cgroup,
+    /// The environment that the process was started with, which is whatever its user wrote.
+    Environment,
+}
+
+impl SlurmSource {
+    /// Its name in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SlurmSource::Cgroup => "cgroup",
+            SlurmSource::Environment => "environment",
+        }
+    }
+}
+
 /// What is read about a process once, when it is first seen.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ProcessInfo {
@@ -53,6 +82,10 @@ pub struct ProcessInfo {
     pub cgroup: Option<String>,
     /// The container that the control group belongs to.
     pub container: Option<Arc<Container>>,
+    /// Its pid in its own pid namespace, where that is another than the daemon's.
+    pub ns_pid: Option<u32>,
+    /// The Slurm job that it belongs to.
+    pub slurm: Option<SlurmJob>,
     /// When it started, in seconds since the epoch.
     pub start_time_seconds: Option<f64>,
     /// How it was first heard of.
@@ -117,14 +150,14 @@ impl Process {
         info: ProcessInfo,
         serial: u64,
         first_seen_ns: u64,
-        telling: Option<Telling>,
+        ledger: Ledger,
     ) -> Self {
         Self {
             identity,
             info,
             serial,
             first_seen_ns,
-            ledger: Mutex::new(Ledger::new(telling)),
+            ledger: Mutex::new(ledger),
             cells: ArcSwap::default(),
             ended_ns_plus_one: AtomicU64::new(0),
             exit: OnceLock::new(),

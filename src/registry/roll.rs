@@ -50,19 +50,19 @@ impl Roll {
 
     /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Process>> {
-        self.from_segment(0)
+        self.since_segment(0)
     }
 
     /// Those of a serial number or a later one.
-    pub(super) fn from_serial(&self, serial: u64) -> impl Iterator<Item = &Arc<Process>> {
+    pub(super) fn since(&self, serial: u64) -> impl Iterator<Item = &Arc<Process>> {
         let ends_before = |segment: &Arc<Segment>| {
             segment[SEGMENT_PROCESSES - 1].get().is_some_and(|process| process.serial() < serial)
         };
-        self.from_segment(self.segments.partition_point(ends_before))
+        self.since_segment(self.segments.partition_point(ends_before))
             .skip_while(move |process| process.serial() < serial)
     }
 
-    fn from_segment(&self, first: usize) -> impl Iterator<Item = &Arc<Process>> {
+    fn since_segment(&self, first: usize) -> impl Iterator<Item = &Arc<Process>> {
         let places = self.segments[first..].iter().flat_map(|segment| segment.iter());
         places.take(self.count.saturating_sub(first * SEGMENT_PROCESSES)).filter_map(OnceLock::get)
     }
@@ -80,6 +80,8 @@ impl FromIterator<Arc<Process>> for Roll {
 mod tests {
     use super::super::{Identity, ProcessInfo, Source};
     use super::*;
+    use crate::registry::ledger::Ledger;
+    use crate::registry::room::{BufferLimits, Room, Rooms};
 
     fn process(serial: u64) -> Arc<Process> {
         let info = ProcessInfo {
@@ -90,8 +92,12 @@ mod tests {
             container: None,
             start_time_seconds: None,
             source: Source::Socket,
+            slurm: None,
+            ns_pid: None,
         };
-        Arc::new(Process::new(Identity { pid: 1, start_ticks: serial }, info, serial, 0, None))
+        let room = Room::new(Rooms::new(BufferLimits::NONE), info.uid);
+        let ledger = Ledger::new(None, room);
+        Arc::new(Process::new(Identity { pid: 1, start_ticks: serial }, info, serial, 0, ledger))
     }
 
     fn serials<'a>(processes: impl Iterator<Item = &'a Arc<Process>>) -> Vec<u64> {
@@ -119,7 +125,7 @@ mod tests {
         let _longer = (201..=300).fold(thinned, |roll, serial| roll.with(process(serial)));
         for serial in 0..310 {
             let expected: Vec<u64> = (1..=200).filter(|known| known % 3 != 0 && *known >= serial).collect();
-            assert_eq!(serials(shorter.from_serial(serial)), expected, "from {serial}");
+            assert_eq!(serials(shorter.since(serial)), expected, "from {serial}");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What hands views to whoever asks: one module for each way out.
 
-pub mod analyst;
 pub mod sampler;
 
+pub mod analyst;
 pub mod history;
 pub mod http;
 pub mod otlp;

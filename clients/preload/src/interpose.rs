@@ -143,8 +143,8 @@ unsafe fn enter(metal: &Metal, allocator: Allocator, buffer: Buffer) {
     for device in &devices {
         reports::allocated(*device, buffer_type, id, bytes);
     }
-    let is_first = books().enter(allocator.addr(), id, devices.clone());
-    if is_first && !allocator.is_null() {
+    let opened = books().enter(allocator.addr(), id, devices);
+    if let Some(devices) = opened.filter(|_| !allocator.is_null()) {
         for buffer_type in [DRAM, L1] {
             // SAFETY: the caller's; every allocator has these two.
             unsafe { state_capacity(metal, allocator, buffer_type, &devices) };

@@ -316,9 +316,8 @@ mod tests {
     fn behind_a_report_that_has_waited_in_vain_nobody_waits() {
         let shared = shared(Overrun::Wait);
         shared.set_stuck(true);
-        let begin = Instant::now();
         (0..20).for_each(|id| allocate(&shared, id));
-        assert!(begin.elapsed() < WAIT_MAX, "not even as long as a single report may");
+        assert!(!shared.board().is_stalled.load(Ordering::Relaxed), "a report that waits says so");
         assert_eq!((buffers(&shared), shared.books().lost), (8, 12));
     }
 

@@ -130,6 +130,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "a client that has reported looks for a server, and Miri has no sockets")]
     fn the_last_state_is_shown_however_long_the_interval() {
         let client = Client::with_options(Options { socket: "/nobody/listens".into(), ..Options::default() });
         client.allocated(3, BufferType::Dram, 1, 64 << 20);
@@ -146,6 +147,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "a client that has reported looks for a server, and Miri has no sockets")]
     fn what_does_not_change_is_shown_once() {
         let client = Client::with_options(Options { socket: "/nobody/listens".into(), ..Options::default() });
         client.allocated(0, BufferType::Dram, 1, 10);

@@ -8,6 +8,8 @@ pub const SCRAPE_DURATION: &str = "ttmem_scrape_duration_seconds";
 pub const RELOAD_SUCCESSFUL: &str = "ttmem_config_last_reload_successful";
 /// When a reload last worked.
 pub const RELOAD_TIME: &str = "ttmem_config_last_reload_success_timestamp_seconds";
+/// Which layers of the sandbox are in force.
+pub const SANDBOX: &str = "ttmem_sandbox_active";
 /// What a collector has accepted.
 pub const OTLP_EXPORTED: &str = "ttmem_otlp_exported_total";
 /// What no collector will see.

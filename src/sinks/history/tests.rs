@@ -53,6 +53,8 @@ fn process(registry: &Registry, pid: u32) -> Arc<Process> {
         container: None,
         start_time_seconds: Some(1.5),
         source: Source::Socket,
+        slurm: None,
+        ns_pid: None,
     };
     registry.process(Identity { pid, start_ticks: 5 }, 0, info)
 }

@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 pub use daemon_metrics::DaemonMetrics;
 pub use listener::{ListenError, Listener};
 pub use live::Live;
-pub use server::serve;
+pub use server::{converse, serve};
 pub use web::Web;
 
 use super::history::Archive;

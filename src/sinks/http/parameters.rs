@@ -117,7 +117,6 @@ fn cursor(value: &str) -> Result<Cursor, Refused> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::MemoryType;
 
     #[test]
     fn a_full_request_is_understood() {
