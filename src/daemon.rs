@@ -101,7 +101,7 @@ async fn serve(
     let host = Arc::new(traces::host());
     let processes_max = config.processes_max as usize;
     let archive = config.history().map(|history| Archive::new(&history.directory));
-    let (live, telling) = Live::new(Arc::clone(&host));
+    let (live, telling) = Live::new(Arc::clone(&host), archive.is_some());
     let sources =
         Sources::new(Arc::clone(&registry), metrics, processes_max, web, Arc::clone(&host), archive, live);
     let sources = Arc::new(sources);

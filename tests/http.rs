@@ -127,7 +127,7 @@ fn probes_are_answered() {
 
 #[test]
 fn the_page_leads_to_everything() {
-    let daemon = Daemon::start(&[]);
+    let daemon = Daemon::start(&["--state-dir", "state"]);
     let page = daemon.get("/");
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     let links: BTreeSet<&str> =

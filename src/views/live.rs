@@ -21,12 +21,13 @@ pub struct Scene {
     /// By span id, which tells a process from an earlier one with its pid.
     processes: HashMap<String, String>,
     leaks: String,
+    has_history: bool,
 }
 
 impl Scene {
-    /// The scene of a snapshot.
-    pub fn of(snapshot: &Snapshot, host: &Host) -> Scene {
-        let Devices { timestamp_seconds, devices } = Devices::of(snapshot);
+    /// The scene of a snapshot; whether there is a past to be asked about is told with it.
+    pub fn of(snapshot: &Snapshot, host: &Host, has_history: bool) -> Scene {
+        let Devices { timestamp_seconds, devices, .. } = Devices::of(snapshot);
         let Processes { processes, .. } = Processes::of(snapshot, host, |_| true);
         let by_span = |process: Process| {
             let text = written(&process);
@@ -37,15 +38,16 @@ impl Scene {
             devices: devices.iter().map(|device| (device.device, written(device))).collect(),
             processes: processes.into_iter().map(by_span).collect(),
             leaks: written(&Leaks::of(snapshot).leaks),
+            has_history,
         }
     }
 
     /// All of it, as a server-sent event `state`.
     pub fn whole(&self) -> String {
         let (devices, processes) = (array(self.devices.values()), array(self.processes.values()));
-        let Scene { timestamp_seconds, leaks, .. } = self;
+        let Scene { timestamp_seconds, leaks, has_history, .. } = self;
         format!(
-            "event: state\ndata: {{\"timestamp_seconds\":{timestamp_seconds},\"devices\":{devices},\
+            "event: state\ndata: {{\"timestamp_seconds\":{timestamp_seconds},\"has_history\":{has_history},\"devices\":{devices},\
              \"processes\":{processes},\"leaks\":{leaks}}}\n\n"
         )
     }
@@ -100,6 +102,7 @@ mod tests {
                 .map(|(span, text)| ((*span).to_owned(), (*text).to_owned()))
                 .collect(),
             leaks: leaks.to_owned(),
+            has_history: true,
         }
     }
 
@@ -118,7 +121,7 @@ mod tests {
         check(
             &scene(&[(1, "2")], &[("a", "3")], "[]").whole(),
             "state",
-            &json!({ "timestamp_seconds": 1.5, "devices": [2], "processes": [3], "leaks": [] }),
+            &json!({ "timestamp_seconds": 1.5, "has_history": true, "devices": [2], "processes": [3], "leaks": [] }),
         );
         check(
             &after.since(&before),

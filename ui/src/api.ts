@@ -1,15 +1,5 @@
 // Questions to the daemon that this page came from.
 
-/** What the daemon says about why it did not answer; nothing here means that it could not be reached. */
-export class Refused extends Error {
-  constructor(
-    readonly status: number,
-    detail: string,
-  ) {
-    super(detail);
-  }
-}
-
 export type Parameters = Record<string, string | number | undefined>;
 
 export function address(path: string, parameters: Parameters): string {
@@ -23,16 +13,17 @@ export function address(path: string, parameters: Parameters): string {
 
 export async function ask<T>(path: string, parameters: Parameters = {}, signal?: AbortSignal): Promise<T> {
   const response = await fetch(address(path, parameters), { signal: signal ?? null });
-  if (!response.ok) throw new Refused(response.status, await reason(response));
+  if (!response.ok) throw new Error(await reason(response));
   return (await response.json()) as T;
 }
 
 export async function askText(path: string, signal: AbortSignal): Promise<string> {
   const response = await fetch(path, { signal, headers: { Accept: "text/plain;version=0.0.4" } });
-  if (!response.ok) throw new Refused(response.status, await reason(response));
+  if (!response.ok) throw new Error(await reason(response));
   return response.text();
 }
 
+/** What the daemon says about why it did not answer. */
 async function reason(response: Response): Promise<string> {
   try {
     const problem = (await response.json()) as { detail?: string };

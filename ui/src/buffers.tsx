@@ -71,7 +71,7 @@ export function Buffers(props: { route: Route; pid: number; total: number }) {
   const previous = () => setPlace({ cursors: place.cursors.slice(0, -1), rowsBefore: place.rowsBefore.slice(0, -1) });
   const last = rowsBefore + page.buffers.length;
   return (
-    <section aria-label="Buffers" aria-busy={isLoading}>
+    <section aria-label="Single buffers" aria-busy={isLoading}>
       <div class="pager">
         <label class="choice">
           Buffers of{" "}

@@ -8,7 +8,7 @@ import { bytes, count, duration, moment } from "./format";
 const FAMILIES: [title: string, names: string[]][] = [
   ["The daemon", ["ttmem_build_info", "process_start_time_seconds", "process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds", "ttmem_config_last_reload_successful", "ttmem_config_last_reload_success_timestamp_seconds"]],
   ["Reports", ["ttmem_events_total", "ttmem_events_rejected_total", "ttmem_events_lost_total", "ttmem_client_connections"]],
-  ["Readers", ["ttmem_series", "ttmem_scrape_duration_seconds", "ttmem_otlp_exported_total", "ttmem_otlp_dropped_total", "ttmem_otlp_export_failures_total", "ttmem_otlp_queue_items", "ttmem_spans_omitted_total"]],
+  ["Readers", ["ttmem_scrape_duration_seconds", "ttmem_otlp_exported_total", "ttmem_otlp_dropped_total", "ttmem_otlp_export_failures_total", "ttmem_otlp_queue_items", "ttmem_spans_omitted_total"]],
   ["History", ["ttmem_history_size_bytes", "ttmem_history_samples_total", "ttmem_history_events_total", "ttmem_history_dropped_total", "ttmem_history_errors_total", "ttmem_history_queue_items", "ttmem_history_last_write_timestamp_seconds"]],
 ];
 const REFRESH_MS = 3000;
@@ -45,6 +45,16 @@ function written(sample: Sample): string {
   return count(sample.value);
 }
 
+/** Of a family that has a sample for each kind of thing, those of which there are some; one that says 0 where there are none. */
+function worthTelling(samples: Sample[]): Sample[] {
+  const some = new Set(samples.filter((sample) => sample.value !== 0).map((sample) => sample.name));
+  return samples.flatMap((sample, index) => {
+    if (sample.value !== 0 || sample.labels === "") return sample;
+    const isFirst = samples[index - 1]?.name !== sample.name;
+    return isFirst && !some.has(sample.name) ? { ...sample, labels: "" } : [];
+  });
+}
+
 export function Daemon() {
   const [text, setText] = useState("");
   const [problem, setProblem] = useState<string | null>(null);
@@ -75,7 +85,7 @@ export function Daemon() {
       {problem && <p class="problem">Its metrics could not be loaded: {problem}</p>}
       <div class="wall">
         {FAMILIES.map(([title, names]) => {
-          const own = samples.filter((sample) => names.includes(sample.name));
+          const own = worthTelling(samples.filter((sample) => names.includes(sample.name)));
           if (own.length === 0) return null;
           return (
             <section key={title} class="card" aria-label={title}>

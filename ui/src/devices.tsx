@@ -51,6 +51,7 @@ function holders(device: Device): string {
 function Legend() {
   const { processes } = useStore();
   const named = coloured().flatMap((span) => processes.get(span) ?? []);
+  const others = [...processes.values()].filter((process) => process.device_usage_bytes > 0).length - named.length;
   if (named.length === 0) return null;
   return (
     <ul class="legend" aria-label="Colours of the largest processes">
@@ -61,9 +62,9 @@ function Legend() {
           </a>
         </li>
       ))}
-      {processes.size > named.length && (
+      {others > 0 && (
         <li>
-          <i class="rest" aria-hidden="true" /> {processes.size - named.length} others
+          <i class="rest" aria-hidden="true" /> {others === 1 ? "another one" : `${others} others`}
         </li>
       )}
     </ul>

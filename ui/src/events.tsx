@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-import { ask, Refused } from "./api";
+import { ask } from "./api";
 import { bytes, count, duration, moment } from "./format";
 import { adjust, link, type Route } from "./route";
 import type { Event } from "./shapes";
@@ -58,10 +58,11 @@ const COLUMNS: Column<Event>[] = [
 /** The newest events, looked for again every few seconds. */
 function useEvents(parameters: Record<string, string | number | undefined>): { events: Event[]; absence: string | null } {
   const [answer, setAnswer] = useState<{ events: Event[]; absence: string | null }>({ events: [], absence: null });
-  const { generation, connection } = useStore();
+  const { generation, connection, hasHistory } = useStore();
   const key = JSON.stringify(parameters);
   useEffect(() => {
-    if (connection !== "live") return;
+    if (hasHistory === false) setAnswer({ events: [], absence: "No events are kept: start the daemon with --state-dir." });
+    if (connection !== "live" || !hasHistory) return;
     const stop = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
     const look = async () => {
@@ -70,9 +71,7 @@ function useEvents(parameters: Record<string, string | number | undefined>): { e
         setAnswer({ events, absence: null });
       } catch (error) {
         if (stop.signal.aborted) return;
-        const isOff = error instanceof Refused && error.status === 404;
-        setAnswer({ events: [], absence: isOff ? "No events are kept: start the daemon with --state-dir." : (error as Error).message });
-        if (isOff) return;
+        setAnswer({ events: [], absence: (error as Error).message });
       }
       timer = setTimeout(() => void look(), REFRESH_MS);
     };
@@ -81,7 +80,7 @@ function useEvents(parameters: Record<string, string | number | undefined>): { e
       stop.abort();
       clearTimeout(timer);
     };
-  }, [key, generation, connection]);
+  }, [key, generation, connection, hasHistory]);
   return answer;
 }
 

@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-import { ask, Refused } from "./api";
+import { ask } from "./api";
 import type { Range } from "./shapes";
 import { store } from "./store";
 
@@ -43,18 +43,20 @@ export function spanSeconds(name: string): number {
 export function usePast(wanted: Wanted, seconds: number): Past {
   const [past, setPast] = useState<Past>({ range: null, absence: null });
   const [round, setRound] = useState(0);
-  const generation = store.generation;
+  const { generation, hasHistory } = store;
   const { by, device, memory_type, pid } = wanted;
   useEffect(() => {
+    if (!hasHistory) {
+      setPast({ range: null, absence: hasHistory === false ? "no history is kept (--state-dir)" : null });
+      return;
+    }
     const stop = new AbortController();
     const end = Math.ceil(Date.now() / 1000);
     const parameters = { by, device, memory_type, pid, start: end - seconds, end, step: Math.ceil(seconds / POINTS) };
     ask<Range>("/api/v1/range", parameters, stop.signal).then(
       (range) => setPast({ range, absence: null }),
       (error: unknown) => {
-        if (stop.signal.aborted) return;
-        const isOff = error instanceof Refused && error.status === 404;
-        setPast({ range: null, absence: isOff ? "no history is kept (--state-dir)" : String((error as Error).message) });
+        if (!stop.signal.aborted) setPast({ range: null, absence: (error as Error).message });
       },
     );
     const timer = setTimeout(() => setRound((before) => before + 1), REFRESH_MS);
@@ -62,6 +64,6 @@ export function usePast(wanted: Wanted, seconds: number): Past {
       stop.abort();
       clearTimeout(timer);
     };
-  }, [by, device, memory_type, pid, seconds, generation, round]);
+  }, [by, device, memory_type, pid, seconds, generation, hasHistory, round]);
   return past;
 }

@@ -26,6 +26,8 @@ function onDevice(process: Process, device?: number): number {
 
 const buffers = (process: Process) => process.memory.reduce((sum, memory) => sum + (memory.buffers ?? 0), 0);
 const leakScore = (process: Process) => Math.max(0, ...process.memory.map((memory) => memory.leak_score ?? 0));
+/** Of a name in the address there may be no order. */
+const SORTS = new Set<string>(["bytes", "growth", "age", "buffers", "name"] satisfies Sort[]);
 const growthOf = (process: Process) => store.samples.growth(totalSeries(process.span_id));
 
 function order(sort: Sort, device?: number): (left: Process, right: Process) => number {
@@ -91,9 +93,19 @@ function columns(device?: number): Column<Process>[] {
 }
 
 export function ProcessTable(props: { processes: Process[]; route: Route; device?: number }) {
-  const sort = (props.route.parameters.get("sort") ?? "bytes") as Sort;
-  const sorted = [...props.processes].sort(order(sort, props.device) ?? order("bytes"));
+  const asked = props.route.parameters.get("sort") ?? "";
+  const sort = SORTS.has(asked) ? (asked as Sort) : "bytes";
+  const withEnded = props.route.parameters.get("ended") === "shown";
+  const ended = props.processes.filter((process) => process.ended).length;
+  const shown = props.processes.filter((process) => withEnded || !process.ended);
+  const sorted = shown.sort(order(sort, props.device));
   return (
+    <>
+    {(ended > 0 || withEnded) && (
+      <label class="choice">
+        <input type="checkbox" checked={withEnded} onChange={() => adjust({ ended: withEnded ? undefined : "shown" })} /> Show {ended} that ended a short while ago
+      </label>
+    )}
     <Table
       caption="Processes"
       columns={columns(props.device)}
@@ -103,6 +115,7 @@ export function ProcessTable(props: { processes: Process[]; route: Route; device
       onSort={(chosen) => adjust({ sort: chosen })}
       empty="No process holds anything."
     />
+    </>
   );
 }
 

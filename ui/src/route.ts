@@ -26,7 +26,7 @@ export function link(path: string, parameters: Record<string, string | undefined
 /** Changes parameters of the view that is shown, without a step in the browser's history: it is still the same view. */
 export function adjust(changes: Record<string, string | undefined>): void {
   const { path, parameters } = parse(location.hash);
-  const merged = { ...Object.fromEntries(parameters), ...changes };
+  const merged = { ...Object.fromEntries(parameters), ...changes } as Record<string, string | undefined>;
   history.replaceState(null, "", link(path.join("/"), merged));
   dispatchEvent(new HashChangeEvent("hashchange"));
 }

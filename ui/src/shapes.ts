@@ -70,6 +70,8 @@ export interface Leak {
 /** The first event of /api/v1/live: everything. */
 export interface State {
   timestamp_seconds: number;
+  /** Whether /api/v1/range and /api/v1/events have anything to tell. */
+  has_history: boolean;
   devices: Device[];
   processes: Process[];
   leaks: Leak[];

@@ -22,6 +22,8 @@ class Store {
   devices: Device[] = [];
   processes = new Map<string, Process>();
   leaks: Leak[] = [];
+  /** Not known before the first state. */
+  hasHistory: boolean | null = null;
   readonly samples = new Samples();
   /** How often the page had to catch up: what was loaded before may have a hole since. */
   generation = 0;
@@ -88,6 +90,7 @@ class Store {
     this.devices = state.devices.sort((left, right) => left.device - right.device);
     this.processes = new Map(state.processes.map((process) => [process.span_id, process]));
     this.leaks = state.leaks;
+    this.hasHistory = state.has_history;
     this.retryMs = RETRY_FIRST_MS;
     this.connection = "live";
     this.seen(state.timestamp_seconds);

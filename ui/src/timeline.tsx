@@ -170,7 +170,7 @@ function options(width: number, colours: string[], bounds: Bounds, onPoint: (ind
       y: { range: (_plot, _low, high) => [0, Math.max(bounds.current.limitBytes ?? 0, high ?? 0, 1024) * 1.06] },
     },
     axes: [
-      { ...axis, values: (_plot, splits) => splits.map((time) => (time % 86_400 === 0 ? day : clock).format(time * 1000)) },
+      { ...axis, size: 30, values: (_plot, splits) => splits.map((time) => (time % 86_400 === 0 ? day : clock).format(time * 1000)) },
       { ...axis, size: 76, splits: (_plot, _axis, _low, high) => steps(high), values: (_plot, splits) => splits.map((value) => (value === 0 ? "0" : bytes(value).replace(/\.0+ /, " "))) },
     ],
     series: [

@@ -26,6 +26,7 @@ const LISTENERS_MAX: usize = super::connections::CONNECTIONS_MAX / 2;
 pub struct Live {
     moments: watch::Receiver<Option<Arc<Moment>>>,
     places: Arc<Semaphore>,
+    has_history: bool,
 }
 
 /// One moment.
@@ -40,7 +41,7 @@ struct Moment {
 
 impl Live {
     /// It, and what tells it of each sample. When that ends, so do all streams.
-    pub fn new(host: Arc<Host>) -> (Live, Listener) {
+    pub fn new(host: Arc<Host>, has_history: bool) -> (Live, Listener) {
         let (tell, moments) = watch::channel(None);
         let mut number = 0;
         let listener = Box::new(move |snapshot: &Snapshot| {
@@ -49,13 +50,13 @@ impl Live {
             let is_heard = tell.receiver_count() > 1;
             let before = tell.borrow().clone();
             if is_heard {
-                let moment = Moment::new(number, Scene::of(snapshot, &host), before.as_deref());
+                let moment = Moment::new(number, Scene::of(snapshot, &host, has_history), before.as_deref());
                 tell.send_replace(Some(Arc::new(moment)));
             } else if before.is_some() {
                 tell.send_replace(None);
             }
         });
-        (Live { moments, places: Arc::new(Semaphore::new(LISTENERS_MAX)) }, listener)
+        (Live { moments, places: Arc::new(Semaphore::new(LISTENERS_MAX)), has_history }, listener)
     }
 }
 
@@ -82,7 +83,8 @@ pub(super) fn answer(sources: &Sources, method: &Method) -> Result<Response<Body
     } else {
         let mut moments = sources.live.moments.clone();
         moments.mark_unchanged();
-        let first = Bytes::from(Scene::of(&sources.registry.snapshot(now()), &sources.host).whole());
+        let snapshot = sources.registry.snapshot(now());
+        let first = Bytes::from(Scene::of(&snapshot, &sources.host, sources.live.has_history).whole());
         let listening = Listening { moments, seen: None, _place: place };
         Body::Live(Stream { next: Box::pin(std::future::ready(Some((first, listening)))) })
     };
@@ -139,7 +141,7 @@ mod tests {
     fn a_listener_is_told_changes_and_the_whole_state_where_it_missed_some() {
         let text = || "test".to_owned();
         let host = Arc::new(Host { name: text(), id: text(), boot_id: text() });
-        let (live, mut tell) = Live::new(host);
+        let (live, mut tell) = Live::new(host, false);
         let registry = Registry::new(0);
         let mut sample = |monotonic_ns| {
             tell(&registry.snapshot(Time { monotonic_ns, unix_ns: monotonic_ns }));

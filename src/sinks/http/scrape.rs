@@ -140,7 +140,7 @@ mod tests {
         let web = Web::load(None).expect("nothing to read");
         let host = Host { name: "h".into(), id: "1".into(), boot_id: "2".into() };
         let host = Arc::new(host);
-        let (live, _) = Live::new(Arc::clone(&host));
+        let (live, _) = Live::new(Arc::clone(&host), false);
         Arc::new(Sources::new(Arc::new(registry), metrics, 1, web, host, None, live))
     }
 
