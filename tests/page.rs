@@ -276,9 +276,12 @@ fn it_keeps_up_with_many_devices_and_processes() {
     let mut client = Connection::open(&daemon, 144);
     let mut grow = |round: u64| {
         let frames: Vec<Frame> = (0..PROCESSES)
-            .map(|index| {
-                let frame = Frame::alloc(index % DEVICES, 1 << 20, round);
-                Frame { process_id: 1_000_000 + index, ..frame }
+            .flat_map(|index| {
+                // Both memory types have buffers of the one process.
+                [0, 1].map(|buffer_type| {
+                    let frame = Frame::alloc(index % DEVICES, 1 << 20, 2 * round + u64::from(buffer_type));
+                    Frame { process_id: 1_000_000 + index, buffer_type, ..frame }
+                })
             })
             .collect();
         client.send(&frames);
@@ -297,7 +300,8 @@ fn it_keeps_up_with_many_devices_and_processes() {
             let held = if view == "devices" {
                 format!("document.querySelector('.memory').textContent.includes('{}.0 MiB')", round * 16)
             } else {
-                let text = if round < 10 { format!("{round}.00 MiB") } else { format!("{round}.0 MiB") };
+                let bytes = 2 * round;
+                let text = if bytes < 10 { format!("{bytes}.00 MiB") } else { format!("{bytes}.0 MiB") };
                 format!("document.querySelector('tbody').textContent.includes({text:?})")
             };
             browser.wait(&held);

@@ -1,8 +1,9 @@
 // One memory type of one device as a bar: what fills it, by process, out of what there is.
 
-import { colourOf, coloured } from "./colours";
+import { colourOf } from "./colours";
 import { bytes, percent } from "./format";
-import type { DeviceMemory, Process } from "./shapes";
+import type { DeviceMemory } from "./shapes";
+import { store } from "./store";
 
 interface Part {
   span: string;
@@ -10,17 +11,34 @@ interface Part {
   bytes: number;
 }
 
-/** What each process holds of it: the coloured ones in their order, then the sum of the others. */
-export function parts(processes: Process[], device: number, type: string, usageBytes: number): Part[] {
-  const held = new Map<string, Part>();
-  for (const process of processes) {
-    for (const memory of process.memory) {
-      if (memory.device === device && memory.memory_type === type && memory.usage_bytes > 0) {
-        held.set(process.span_id, { span: process.span_id, name: process.process, bytes: memory.usage_bytes });
+/** Who holds what, by device and memory type: looked up once for a moment, however many bars there are. */
+let holders = new Map<string, Map<string, Part>>();
+let lookedAt = 0;
+
+function holdersOf(device: number, type: string): Map<string, Part> {
+  if (lookedAt !== store.timestampSeconds) {
+    lookedAt = store.timestampSeconds;
+    holders = new Map();
+    for (const [span, process] of store.processes) {
+      for (const memory of process.memory) {
+        if (memory.usage_bytes === 0) continue;
+        const place = `${memory.device}/${memory.memory_type}`;
+        let here = holders.get(place);
+        if (!here) holders.set(place, (here = new Map()));
+        here.set(span, { span, name: process.process, bytes: memory.usage_bytes });
       }
     }
   }
-  const own = coloured().flatMap((span) => held.get(span) ?? []);
+  return holders.get(`${device}/${type}`) ?? new Map<string, Part>();
+}
+
+/** What each process holds of it: those that have a colour, in the order of the colours so that they keep their places, then the sum of
+ * the others. */
+export function parts(device: number, type: string, usageBytes: number): Part[] {
+  const held = holdersOf(device, type);
+  const colour = new Map([...held.keys()].map((span) => [span, colourOf(span)]));
+  const own = [...held.values()].filter((part) => colour.get(part.span) !== "rest");
+  own.sort((left, right) => (colour.get(left.span) ?? "").localeCompare(colour.get(right.span) ?? ""));
   const shown = own.reduce((sum, part) => sum + part.bytes, 0);
   const others = held.size - own.length;
   const rest = Math.max(0, usageBytes - shown);

@@ -1,31 +1,56 @@
-// Which of the few colours a process has. The largest have one each; all others share grey.
+// Which of the few colours a process has: on one device no two have the same one, and a process has one wherever it is.
 
 import { store } from "./store";
 
 /** As many as people tell apart, also those who do not see all of them: page.css has them, for light and for dark. */
 export const COLOURS = 8;
 
-const given = new Map<string, number>();
-let largest: string[] = [];
+interface Candidate {
+  span: string;
+  devices: number[];
+}
+
+let given = new Map<string, number>();
 let lookedAt = 0;
 
-/** A process keeps its colour for as long as it is among the largest, so that bars do not change colour as others grow. */
+/** Those that are among the largest of one of their devices at least, the largest first. */
+function candidates(): Candidate[] {
+  const living = [...store.processes.values()].filter((process) => process.device_usage_bytes > 0);
+  living.sort((left, right) => right.device_usage_bytes - left.device_usage_bytes);
+  const counts = new Map<number, number>();
+  return living.flatMap((process) => {
+    const devices = [...new Set(process.memory.filter((memory) => memory.usage_bytes > 0).map((memory) => memory.device))];
+    const hasRoom = devices.some((device) => (counts.get(device) ?? 0) < COLOURS);
+    for (const device of devices) counts.set(device, (counts.get(device) ?? 0) + 1);
+    return hasRoom ? [{ span: process.span_id, devices }] : [];
+  });
+}
+
+/** Colours are kept from one moment to the next, so that bars do not change colour as others grow. */
 function look(): void {
   if (lookedAt === store.timestampSeconds) return;
   lookedAt = store.timestampSeconds;
-  const living = [...store.processes.values()].filter((process) => process.device_usage_bytes > 0);
-  living.sort((left, right) => right.device_usage_bytes - left.device_usage_bytes);
-  largest = living.slice(0, COLOURS).map((process) => process.span_id);
-  for (const span of given.keys()) {
-    if (!largest.includes(span)) given.delete(span);
-  }
-  const used = new Set(given.values());
-  for (const span of largest) {
-    if (given.has(span)) continue;
-    let colour = 0;
-    while (used.has(colour)) colour += 1;
-    used.add(colour);
+  const before = given;
+  given = new Map();
+  const taken = new Map<number, Set<number>>();
+  const uses = new Array<number>(COLOURS).fill(0);
+  const isFree = (devices: number[], colour: number) => devices.every((device) => !taken.get(device)?.has(colour));
+  const give = ({ span, devices }: Candidate, colour: number) => {
     given.set(span, colour);
+    uses[colour] = (uses[colour] ?? 0) + 1;
+    for (const device of devices) taken.set(device, (taken.get(device) ?? new Set()).add(colour));
+  };
+  const all = candidates();
+  for (const candidate of all) {
+    const colour = before.get(candidate.span);
+    if (colour !== undefined && isFree(candidate.devices, colour)) give(candidate, colour);
+  }
+  for (const candidate of all) {
+    if (given.has(candidate.span)) continue;
+    const free = uses.map((_, colour) => colour).filter((colour) => isFree(candidate.devices, colour));
+    // The one that is used least: as long as there are enough, every process has its own.
+    const colour = free.sort((left, right) => (uses[left] ?? 0) - (uses[right] ?? 0))[0];
+    if (colour !== undefined) give(candidate, colour);
   }
 }
 
@@ -34,12 +59,6 @@ export function colourOf(span: string): string {
   look();
   const colour = given.get(span);
   return colour === undefined ? "rest" : `c${colour}`;
-}
-
-/** The processes that have a colour of their own, the largest first. */
-export function coloured(): string[] {
-  look();
-  return largest;
 }
 
 /** A colour of the style sheet, for what is drawn. */

@@ -1,12 +1,12 @@
 // The devices: all of them as bars, or one of them with who holds it.
 
 import { Bar, parts } from "./bar";
-import { coloured, colourOf, COLOURS } from "./colours";
+import { colourOf, COLOURS } from "./colours";
 import { RecentEvents } from "./events";
 import { bytes, count } from "./format";
 import { ProcessTable } from "./processes";
 import { adjust, link, type Route } from "./route";
-import { MEMORY_TYPES, type Device } from "./shapes";
+import { MEMORY_TYPES, type Device, type DeviceMemory, type Process } from "./shapes";
 import { deviceSeries, processSeries, useStore } from "./store";
 import { Timeline } from "./timeline";
 
@@ -19,16 +19,20 @@ function scales(devices: Device[]): Map<string, number> {
   return highest;
 }
 
+/** Memory that has never been used, of which nobody knows how much there is, says nothing. */
+function isWorthABar(memory: DeviceMemory): boolean {
+  return memory.limit_bytes !== undefined || memory.peak_bytes > 0;
+}
+
 function Bars(props: { device: Device; scales: Map<string, number> }) {
   const { device, scales } = props;
-  const processes = [...useStore().processes.values()];
   return (
     <div class="bars">
-      {device.memory.map((memory) => (
+      {device.memory.filter(isWorthABar).map((memory) => (
         <Bar
           key={memory.memory_type}
           memory={memory}
-          parts={parts(processes, device.device, memory.memory_type, memory.usage_bytes)}
+          parts={parts(device.device, memory.memory_type, memory.usage_bytes)}
           scaleBytes={scales.get(memory.memory_type) ?? 0}
         />
       ))}
@@ -47,12 +51,17 @@ function holders(device: Device): string {
   return untracked > 0 ? `${known}, ${untracked} not reporting` : known;
 }
 
-/** What the colours of the bars stand for. */
-function Legend() {
-  const { processes } = useStore();
-  const named = coloured().flatMap((span) => processes.get(span) ?? []);
-  const others = [...processes.values()].filter((process) => process.device_usage_bytes > 0).length - named.length;
+const largestFirst = (left: Process, right: Process) => right.device_usage_bytes - left.device_usage_bytes;
+
+/** What the colours of the bars stand for, where they stand for one process each. */
+function Legend(props: { processes: Process[] }) {
+  const holding = props.processes.filter((process) => process.device_usage_bytes > 0);
+  const named = holding.filter((process) => colourOf(process.span_id) !== "rest").sort(largestFirst);
+  const others = holding.length - named.length;
   if (named.length === 0) return null;
+  if (new Set(named.map((process) => colourOf(process.span_id))).size < named.length) {
+    return <p class="note">Colours tell the processes on one device apart.</p>;
+  }
   return (
     <ul class="legend" aria-label="Colours of the largest processes">
       {named.map((process) => (
@@ -71,6 +80,13 @@ function Legend() {
   );
 }
 
+/** Where there are more devices than colours, those come first that have been fullest: by their peaks, which seldom change. */
+function fullestFirst(devices: Device[], type: string): Device[] {
+  if (devices.length <= COLOURS) return devices;
+  const peak = (device: Device) => device.memory.find((memory) => memory.memory_type === type)?.peak_bytes ?? 0;
+  return [...devices].sort((left, right) => peak(right) - peak(left));
+}
+
 /** Which memory type a timeline shows. */
 export function TypeChoice(props: { type: string }) {
   return (
@@ -86,12 +102,12 @@ export function TypeChoice(props: { type: string }) {
 }
 
 export function Devices(props: { route: Route }) {
-  const { devices, connection, timestampSeconds } = useStore();
+  const { devices, processes, connection, timestampSeconds } = useStore();
   const type = props.route.parameters.get("type") ?? "dram";
   const highest = scales(devices);
-  const lines = devices.map((device, index) => ({
+  const lines = fullestFirst(devices, type).map((device, index) => ({
     name: `device ${device.device}`,
-    colour: devices.length <= COLOURS ? `c${index}` : "rest",
+    colour: index < COLOURS ? `c${index}` : "rest",
     samples: deviceSeries(device.device, type),
     isOf: (series: { device: number }) => series.device === device.device,
   }));
@@ -99,7 +115,7 @@ export function Devices(props: { route: Route }) {
   return (
     <>
       <h1 tabIndex={-1}>Devices</h1>
-      <Legend />
+      <Legend processes={[...processes.values()]} />
       <div class="wall" aria-busy={connection === "connecting" && timestampSeconds === 0}>
         {devices.map((device) => (
           <section key={device.device} class="card" aria-labelledby={`device-${device.device}`}>
@@ -142,7 +158,8 @@ export function DevicePage(props: { route: Route; index: number }) {
   }
   const memory = device.memory.find((known) => known.memory_type === type);
   const holding = [...processes.values()].filter((process) => process.memory.some((held) => held.device === device.device));
-  const here = coloured().flatMap((span) => holding.find((process) => process.span_id === span) ?? []);
+  const here = holding.filter((process) => colourOf(process.span_id) !== "rest");
+  here.sort((left, right) => colourOf(left.span_id).localeCompare(colourOf(right.span_id)));
   const lines = here.map((process) => ({
     name: process.process,
     colour: colourOf(process.span_id),
@@ -172,6 +189,7 @@ export function DevicePage(props: { route: Route; index: number }) {
           ) : null,
         )}
       </dl>
+      <Legend processes={holding} />
       <section class="card wide" aria-label="What fills it">
         <Bars device={device} scales={scales(devices)} />
       </section>
