@@ -137,7 +137,7 @@ fn the_page_leads_to_everything() {
     {
         assert!(links.contains(path), "{path}: {links:?}");
     }
-    for path in links {
+    for path in links.into_iter().filter(|link| link.starts_with('/')) {
         assert_eq!(daemon.get(path).status, 200, "{path}");
     }
 }

@@ -158,8 +158,11 @@ type Bounds = { current: { start: number; end: number; limitBytes: number | unde
 
 function options(width: number, colours: string[], bounds: Bounds, onPoint: (index: number | null) => void): uPlot.Options {
   const axis = { stroke: drawn("dim"), grid: { stroke: drawn("line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
-  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
+  const minute = { hour: "2-digit", minute: "2-digit", hour12: false } as const;
+  const second = new Intl.DateTimeFormat(undefined, { ...minute, second: "2-digit" });
+  const clock = new Intl.DateTimeFormat(undefined, minute);
   const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+  const written = (seconds: number) => (seconds >= 86_400 ? day : seconds < 60 ? second : clock);
   return {
     width,
     height: HEIGHT_PIXELS,
@@ -170,7 +173,7 @@ function options(width: number, colours: string[], bounds: Bounds, onPoint: (ind
       y: { range: (_plot, _low, high) => [0, Math.max(bounds.current.limitBytes ?? 0, high ?? 0, 1024) * 1.06] },
     },
     axes: [
-      { ...axis, size: 30, values: (_plot, splits) => splits.map((time) => (time % 86_400 === 0 ? day : clock).format(time * 1000)) },
+      { ...axis, size: 30, space: 70, values: (_plot, splits, _axis, _space, step) => splits.map((time) => written(step).format(time * 1000)) },
       { ...axis, size: 76, splits: (_plot, _axis, _low, high) => steps(high), values: (_plot, splits) => splits.map((value) => (value === 0 ? "0" : bytes(value).replace(/\.0+ /, " "))) },
     ],
     series: [
