@@ -128,6 +128,7 @@ fn probes_are_answered() {
 #[test]
 fn the_page_leads_to_everything() {
     let daemon = Daemon::start(&["--state-dir", "state"]);
+    daemon.wait_for_log("keeping history");
     let page = daemon.get("/");
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     let links: BTreeSet<&str> =

@@ -5,7 +5,6 @@
 mod support;
 
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::frames::{Connection, Frame};
@@ -20,8 +19,8 @@ const DEVICES: i32 = 32;
 const PROCESSES: i32 = 500;
 /// Updates that are watched for what they cost.
 const UPDATES: u64 = 8;
-/// Chromium calls a task of more than 50 ms a long one.
-const LONG_TASK: Duration = Duration::from_millis(50);
+/// The page's thread may be busy with an update for so long, with all that belongs to it: then no task of it is a long one either.
+const BUSY_SECONDS_MAX: f64 = 0.05;
 
 /// A browser with one page open.
 struct Browser(Peer);
@@ -74,6 +73,11 @@ impl Browser {
 
     fn press(&mut self, key: &str) {
         self.ask(&json!({ "op": "press", "key": key }));
+    }
+
+    /// For how long the page's thread has had the processor.
+    fn busy_seconds(&mut self) -> f64 {
+        self.ask(&json!({ "op": "report" }))["busy_seconds"].as_f64().unwrap()
     }
 
     /// Nothing was asked of anybody else, and nothing went wrong.
@@ -293,7 +297,7 @@ fn it_keeps_up_with_many_devices_and_processes() {
     for view in ["devices", "processes"] {
         browser.evaluate(&format!("location.hash = '#/{view}'"));
         browser.wait_for_text("h1", if view == "devices" { "Devices" } else { "Processes" });
-        browser.evaluate("longTasks.length = 0");
+        let busy_before = browser.busy_seconds();
         let begin = if view == "devices" { 1 } else { 1 + UPDATES };
         for round in begin + 1..=begin + UPDATES {
             grow(round);
@@ -306,14 +310,9 @@ fn it_keeps_up_with_many_devices_and_processes() {
             };
             browser.wait(&held);
         }
-        let report = browser.ask(&json!({ "op": "report" }));
-        let long_tasks = report["long_tasks"].as_array().unwrap();
-        println!(
-            "{view}: there after {first_ms} ms; tasks over {} ms in {UPDATES} updates: {long_tasks:?}",
-            LONG_TASK.as_millis()
-        );
-        // A page that is too slow is so at every update; a machine that is busy, now and then.
-        assert!(long_tasks.len() < UPDATES as usize / 2, "{view}: {long_tasks:?}");
+        let busy = (browser.busy_seconds() - busy_before) / UPDATES as f64;
+        println!("{view}: there after {first_ms} ms; an update takes {:.1} ms of the processor", busy * 1e3);
+        assert!(busy < BUSY_SECONDS_MAX, "{view}: {busy} s");
     }
     assert_eq!(browser.evaluate("document.querySelector('table').getAttribute('aria-rowcount')"), "501");
     browser.check_report();
