@@ -6,13 +6,17 @@
 use std::env;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 use listenfd::ListenFd;
+use rustix::io::FdFlags;
 
 /// The names that a socket unit may give.
 const ALLOCATIONS: &str = "ttmem-allocations";
 const HTTP: &str = "ttmem-http";
+/// What the names of connections begin with that are kept while the daemon is started again; their number follows.
+pub const KEPT_PREFIX: &str = "s";
 
 /// Why sockets that were passed cannot be used. The operator's to mend, in the socket unit.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +52,8 @@ pub struct Passed {
     pub allocations: Option<UnixListener>,
     /// Where HTTP is served.
     pub http: Vec<PassedHttp>,
+    /// Connections that a daemon before this one had, and the names that it gave them.
+    pub kept: Vec<(String, OwnedFd)>,
 }
 
 /// A socket for HTTP.
@@ -71,11 +77,29 @@ impl Passed {
                 ALLOCATIONS if passed.allocations.is_some() => return Err(ActivationError::Twice),
                 ALLOCATIONS => passed.allocations = Some(allocations(&mut sockets, index)?),
                 HTTP => passed.http.push(http(&mut sockets, index)?),
+                name if is_kept(name) => passed.kept.extend(kept(&mut sockets, index, name)),
                 name => return Err(ActivationError::UnknownName { name: name.to_owned() }),
             }
         }
         Ok(passed)
     }
+}
+
+/// Whether the daemon itself has given that name, to a connection of that number.
+fn is_kept(name: &str) -> bool {
+    let number = name.strip_prefix(KEPT_PREFIX).unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
+fn kept(sockets: &mut ListenFd, index: usize, name: &str) -> Option<(String, OwnedFd)> {
+    // Checked by whoever goes on with it.
+    let descriptor = sockets.take_raw_fd(index).ok().flatten()?;
+    #[allow(unsafe_code, reason = "a descriptor that comes by its number has no other way to an owner")]
+    // SAFETY: the supervisor passed it to this process, it is taken once, and nothing else owns it.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    // It is no child's.
+    let _ = rustix::io::fcntl_setfd(&descriptor, FdFlags::CLOEXEC);
+    Some((name.to_owned(), descriptor))
 }
 
 fn allocations(sockets: &mut ListenFd, index: usize) -> Result<UnixListener, ActivationError> {

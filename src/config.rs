@@ -102,6 +102,10 @@ pub struct Config {
     pub driver_proc_dir: Option<PathBuf>,
     /// Where the kernel driver describes devices; none if it is not to be read.
     pub driver_sys_dir: Option<PathBuf>,
+    /// Where state is kept that outlives the daemon; none if it is to forget.
+    pub state_dir: Option<PathBuf>,
+    /// Bytes that the journal in it may take.
+    pub state_journal_bytes_max: u64,
     /// Milliseconds between two readings of the regions.
     pub shm_interval_ms: u64,
     /// Where the kubelet has an entry for every container; none if their names are not to be looked up.
@@ -122,8 +126,6 @@ pub struct Config {
     pub otlp: OtlpConfig,
     /// What is told as spans.
     pub spans: SpansConfig,
-    /// Where what outlives the daemon is kept; none if nothing is.
-    pub state_dir: Option<PathBuf>,
     /// How much of the past is kept there.
     pub history_limits: HistoryLimits,
     /// Whether the demonstration workload runs as well.
@@ -157,6 +159,7 @@ impl Default for Config {
             shm_dir: Some(PathBuf::from("/dev/shm")),
             driver_proc_dir: Some(PathBuf::from("/proc/driver/tenstorrent")),
             driver_sys_dir: Some(PathBuf::from("/sys/class/tenstorrent")),
+            state_journal_bytes_max: 128 << 20,
             shm_interval_ms: 100,
             container_log_dir: Some(PathBuf::from("/var/log/containers")),
             kubelet_pods_socket: Some(PathBuf::from("/var/lib/kubelet/pods-api/pods-api.sock")),

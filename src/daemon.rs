@@ -1,6 +1,8 @@
 //! The daemon: binds, spawns, waits for signals, drains. Everything that it starts is written elsewhere.
 
+use std::fs;
 use std::io::IsTerminal;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,14 +27,15 @@ use crate::config::{
     SpansConfig, restart_needed,
 };
 use crate::heap;
-use crate::ingest::{Devices, Ingest};
-use crate::registry::{BufferLimits, FeedPolicy, Pages, Registry, Time};
+use crate::ingest::{self, Devices, Ingest, Memory};
+use crate::registry::{FeedPolicy, Pages, Registry, Time};
 use crate::sandbox::{self, Layer, Scope};
 use crate::sinks::analyst;
 use crate::sinks::history::{Archive, History};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Live, Sources, Web};
 use crate::sinks::otlp::{Exported, Otlp, Span};
 use crate::sinks::sampler::Sampler;
+use crate::sinks::state;
 use crate::sinks::traces::{self, RecorderPolicy, Traces};
 use crate::socket::Socket;
 use crate::views::json;
@@ -63,15 +66,17 @@ pub fn run(origin: &Origin) -> anyhow::Result<()> {
     }
     raise_open_files_limit();
     let passed = Passed::from_environment()?;
+    make_state_directory(&loaded.config);
     // While there is one thread: those that it starts have given up the same.
     let sandbox = enter_sandbox(&loaded.config, &passed);
+    let memory = Memory::open(&loaded.config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .thread_name("ttmem-http")
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    let served = runtime.block_on(serve(origin, loaded.config, passed, &sandbox, &log_level));
+    let served = runtime.block_on(serve(origin, loaded.config, passed, memory, &sandbox, &log_level));
     // A password that is being checked is nobody's any more.
     runtime.shutdown_background();
     served
@@ -86,10 +91,12 @@ async fn serve(
     origin: &Origin,
     config: Config,
     passed: Passed,
+    memory: Memory,
     sandbox: &[(&str, bool)],
     log_level: &LogLevelHandle,
 ) -> anyhow::Result<()> {
-    let registry = Arc::new(new_registry(&config));
+    let journal = memory.journal();
+    let registry = Arc::new(new_registry(&config, memory.started_ns()));
     let devices = Devices::new(Arc::clone(&registry));
     devices.configure(&described_devices(&config));
     let started_seconds = clock::unix_ns() as f64 / 1e9;
@@ -97,6 +104,9 @@ async fn serve(
         .context("cannot make metrics")?;
     metrics.reloaded(started_seconds);
     metrics.sandboxed(sandbox).context("cannot make metrics")?;
+    if let Some(journal) = journal {
+        state::show(journal, &metrics).context("cannot make metrics")?;
+    }
     let web = Web::load(config.web_config.as_deref())?;
     let host = Arc::new(traces::host());
     let processes_max = config.processes_max as usize;
@@ -130,8 +140,9 @@ async fn serve(
     };
     let socket_path = socket.path().to_owned();
     let listeners = listeners(&config, passed.http).await?;
-    let ingest = Ingest::start(&config, Arc::clone(&registry), Arc::clone(&devices), socket)
-        .context("cannot start ingest")?;
+    let ingest =
+        Ingest::start(&config, Arc::clone(&registry), Arc::clone(&devices), socket, memory, passed.kept)
+            .context("cannot start ingest")?;
     info!(path = %socket_path.display(), "taking allocation reports");
     let layers: Vec<&str> =
         sandbox.iter().filter(|(_, is_active)| *is_active).map(|(name, _)| *name).collect();
@@ -200,6 +211,13 @@ async fn serve(
     Ok(())
 }
 
+/// Makes what the sandbox is to let through. Whoever uses the directory says what is wrong with it.
+fn make_state_directory(config: &Config) {
+    if let Some(directory) = &config.state_dir {
+        let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    }
+}
+
 /// Gives up what the configuration says, and gives which layers are in force.
 fn enter_sandbox(config: &Config, passed: &Passed) -> Vec<(&'static str, bool)> {
     let scope = match config.sandbox {
@@ -252,10 +270,9 @@ fn pages() -> Option<Pages> {
 }
 
 /// An empty registry; it tells and remembers what happens if somebody wants to hear it.
-fn new_registry(config: &Config) -> Registry {
-    let limits =
-        BufferLimits { buffers_max: config.buffers_max, user_buffers_max: config.user_buffers_max() };
-    let registry = Registry::with_pages(clock::monotonic_ns(), pages()).bounded(limits);
+fn new_registry(config: &Config, started_ns: Option<u64>) -> Registry {
+    let started_ns = started_ns.unwrap_or_else(clock::monotonic_ns);
+    let registry = Registry::with_pages(started_ns, pages()).bounded(ingest::buffer_limits(config));
     let registry = if config.history().is_some() { registry.remembered() } else { registry };
     if !has_listener(config) {
         return registry;

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::AtomicU64;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -76,6 +76,16 @@ impl Shared {
         ftruncate(&descriptor, bytes as u64)?;
         let mapping = Mapping::new(descriptor.as_fd(), bytes, ProtFlags::READ | ProtFlags::WRITE)?;
         fcntl_add_seals(&descriptor, seals | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        Ok(Shared { mapping, descriptor })
+    }
+
+    /// Memory for both that another process of ours has made; nothing else than that is taken for it.
+    pub fn adopt(descriptor: OwnedFd, bytes: usize) -> io::Result<Shared> {
+        let is_fixed = fcntl_get_seals(&descriptor)?.contains(SealFlags::SHRINK | SealFlags::GROW);
+        if !is_fixed || fstat(&descriptor)?.st_size != bytes as i64 {
+            return Err(io::Error::other("the memory is not what it was said to be"));
+        }
+        let mapping = Mapping::new(descriptor.as_fd(), bytes, ProtFlags::READ | ProtFlags::WRITE)?;
         Ok(Shared { mapping, descriptor })
     }
 

@@ -192,16 +192,12 @@ fn a_package_lives_from_its_installation_to_its_purge() {
     assert_ne!(machine.property("MainPID"), process, "the new version runs");
     assert!(machine.run("dpkg-query --show ttmem").trim().ends_with("-2"));
     assert!(machine.run(&format!("cat {CONFIG}")).contains("n150"), "the operator's settings stay");
-    // The connection ended with the old version. What the client can do is connect again: to the same path, with the same process.
-    assert_eq!(connect(&mut client), pid);
-    allocate(&mut client, 2, 8192);
-    machine
-        .wait_for_metrics("the same client", |metrics| metrics.process_usage(pid, 0, "dram") == Some(8192.0));
+    check_client_notices_nothing(&machine, &mut client, pid);
+    client.kill();
 
     machine.run("dpkg --remove ttmem");
     assert_eq!(machine.property("LoadState"), "masked", "as Debian does until a purge");
     machine.run(&format!("test ! -e {SOCKET} && test ! -e /run/ttmem && test -e {CONFIG}"));
-    client.kill();
     machine.run("dpkg --purge ttmem");
     assert_eq!(machine.property("LoadState"), "not-found");
     let after = machine.files();
@@ -279,11 +275,18 @@ fn check_other_users_are_seen(machine: &Machine) {
     machine.run(&format!("rm {region} && kill {model}"));
 }
 
-/// The sandbox leaves the daemon the names of containers, and nothing else of /var.
+/// The sandbox leaves the daemon the names of containers and its own state, and nothing else of /var.
 fn check_pods_are_named(machine: &Machine) {
-    let seen =
-        machine.run("nsenter -t $(pgrep -x ttmem) -m find /var -mindepth 1 -not -path '/var/tmp*' | sort");
-    assert_eq!(seen, format!("/var/log\n{CONTAINERS}\n{CONTAINERS}/llama-0_ml_server-{CONTAINER}.log\n"));
+    let seen = machine.run(
+        "nsenter -t $(pgrep -x ttmem) -m find /var -mindepth 1 -not -path '/var/tmp*' \
+         -not -path '/var/lib/ttmem/*' | sort",
+    );
+    assert_eq!(
+        seen,
+        format!(
+            "/var/lib\n/var/lib/ttmem\n/var/log\n{CONTAINERS}\n{CONTAINERS}/llama-0_ml_server-{CONTAINER}.log\n"
+        )
+    );
     let mut client =
         Peer::start(machine.command("python3").args(["/peers/field_clients.py", "--socket", SOCKET]));
     let group = machine.run(&format!(
@@ -316,6 +319,33 @@ fn check_socket_outlives_the_daemon(machine: &Machine) {
     machine.wait_for_metrics("a report from before the daemon", |metrics| {
         metrics.process_usage(pid, 0, "dram") == Some(4096.0)
     });
+}
+
+/// The client of the seed's protocol is on the connection that it opened before the upgrade, and stays on it when the daemon is killed.
+fn check_client_notices_nothing(machine: &Machine, client: &mut Peer, pid: u32) {
+    allocate(client, 2, 8192);
+    machine.wait_for_metrics("what was held before the upgrade and since", |metrics| {
+        metrics.process_usage(pid, 0, "dram") == Some(12_288.0)
+    });
+    let process = machine.property("MainPID");
+    machine.run(&format!("kill -KILL {process}"));
+    // Sent to nobody, unless another daemon is there already.
+    allocate(client, 3, 16_384);
+    wait_for("a new daemon", || {
+        (machine.property("MainPID") != process && machine.property("ActiveState") == "active").then_some(())
+    });
+    let metrics = machine.wait_for_metrics("all that was ever reported", |metrics| {
+        metrics.process_usage(pid, 0, "dram") == Some(28_672.0)
+    });
+    let (pid, labels) = (pid.to_string(), [("device", "0"), ("memory_type", "dram")]);
+    let of_process = [("pid", pid.as_str()), labels[0], labels[1]];
+    assert_eq!(
+        metrics.value("ttmem_process_allocated_bytes_total", &of_process),
+        Some(28_672.0),
+        "each once"
+    );
+    assert_eq!(metrics.value("ttmem_state_kept", &[]), Some(1.0));
+    machine.run("test $(stat --format='%U %a' /var/lib/ttmem | tr ' ' :) = ttmem:700");
 }
 
 /// A reload takes effect; one that is refused fails in systemctl, is told in the metrics, and changes nothing.

@@ -32,6 +32,9 @@ const SHM_INTERVAL_MS: Range = Range { min: 10, max: 60_000 };
 /// A day: the series of every ended process are kept in memory for so long.
 const LINGER_SECONDS: Range = Range { min: 0, max: 86_400 };
 
+/// Below 16 MiB a busy daemon would do little else than write checkpoints; above a gibibyte reading the journal would take seconds.
+const JOURNAL_BYTES: Range = Range { min: 16 << 20, max: 1 << 30 };
+
 const PROCESSES: Range = Range { min: 1, max: 100_000 };
 
 /// One setting of the daemon.
@@ -485,6 +488,36 @@ pub const SETTINGS: &[Setting] = &[
         apply: |config, text| values::switch(text).map(|on| config.demo = on),
         show: |config| config.demo.to_string(),
     },
+    Setting {
+        key: "state_dir",
+        flag: "state-dir",
+        section: "State",
+        value_name: "DIR",
+        kind: Kind::Path,
+        default: "none",
+        reload: false,
+        help: "Directory of what outlives the daemon",
+        details: "The history, and a checkpoint and a journal, from which a daemon that is started again, even after a kill, \
+                  goes on where the one before it ended. It is made if it is not there, and one daemon can \
+                  use it at a time. Where systemd or another supervisor keeps descriptors, connections stay \
+                  open meanwhile. none: what is known ends with the daemon.",
+        apply: |config, text| values::unless_none(text, values::path).map(|dir| config.state_dir = dir),
+        show: |config| shown_path(config.state_dir.as_deref()),
+    },
+    Setting {
+        key: "state_journal_bytes_max",
+        flag: "state-journal-bytes-max",
+        section: "State",
+        value_name: "BYTES",
+        kind: Kind::Number(JOURNAL_BYTES),
+        default: "134217728",
+        reload: false,
+        help: "Bytes that the journal may take",
+        details: "16777216 to 1073741824. At half of it a checkpoint is made and the journal begins anew. \
+                  Checkpoints come beside it: about 20 bytes for each live buffer.",
+        apply: |config, text| JOURNAL_BYTES.parse(text).map(|bytes| config.state_journal_bytes_max = bytes),
+        show: |config| config.state_journal_bytes_max.to_string(),
+    },
     otlp::ENDPOINT,
     otlp::PROTOCOL,
     otlp::SIGNALS,
@@ -509,19 +542,6 @@ pub const SETTINGS: &[Setting] = &[
     spans::BURST_MIN,
     spans::BURST_GAP,
     spans::INTERVAL,
-    Setting {
-        key: "state_dir",
-        flag: "state-dir",
-        section: "State",
-        value_name: "DIR",
-        kind: Kind::Path,
-        default: "none",
-        reload: false,
-        help: "Directory for what outlives the daemon",
-        details: "It is made if it is not there, and is for the daemon's user alone. none: nothing is kept.",
-        apply: |config, text| values::unless_none(text, values::path).map(|dir| config.state_dir = dir),
-        show: |config| shown_path(config.state_dir.as_deref()),
-    },
     history::KEEP_1S,
     history::KEEP_10S,
     history::KEEP_60S,

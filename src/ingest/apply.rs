@@ -3,24 +3,21 @@
 use std::io;
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use tracing::warn;
 use ttmem_wire as wire;
 use wire::{Header, Hello, Kind, Layout, Reply, Totals};
 
 use super::Context;
 use super::attribution::Attribution;
+use super::dump;
 use super::processes::Tracked;
 use super::reporters::ProcessClient;
 use super::statements;
 use crate::registry::{
-    Allocated, AllocationFailure, Arch, Batch, BufferFilter, Cursor, DEVICES_MAX, Device, Event, EventTally,
-    KernelKind, Loss, MemoryType, Refusal, Rejection, Reporter, Time, TraceContext,
+    Allocated, AllocationFailure, Arch, Batch, DEVICES_MAX, Device, Event, EventTally, KernelKind, Loss,
+    MemoryType, Refusal, Rejection, Reporter, Time, TraceContext,
 };
 
-/// Buffers that one dump lists singly; the sums beside them cover all.
-const DUMP_BUFFERS_MAX: usize = 1000;
-/// Sums that one dump lists.
-const DUMP_SUMS_MAX: usize = 1000;
 /// What one turn of a session may cost beyond its messages themselves, in units of one search for a buffer, estimated at 20 ns:
 /// half a millisecond. An honest client uses none of it.
 const TURN_BUDGET: u32 = 25_000;
@@ -52,6 +49,23 @@ struct Speaker {
 impl Applier {
     pub(super) fn new(context: Arc<Context>, attribution: Attribution) -> Self {
         Self { context, attribution, tally: EventTally::default(), hello: None, speaker: None }
+    }
+
+    /// What is applied next was received in the journal's entry of that order.
+    pub(super) fn begin(&mut self, order: Option<u64>) {
+        self.attribution.begin(order);
+    }
+
+    /// Which of its process's clients speaks, and its generation then, as they are stored.
+    pub(super) fn speaker(&self) -> Option<(u64, u64)> {
+        self.speaker.as_ref().map(|speaker| (speaker.client.name(), speaker.generation))
+    }
+
+    /// The client spoke before this daemon was there.
+    pub(super) fn restore_speaker(&mut self, name: u64, generation: u64, time: Time) -> io::Result<()> {
+        let client = self.peer_process(time)?.client(name);
+        self.speaker = Some(Speaker { client, generation });
+        Ok(())
     }
 
     pub(super) fn peer_pid(&self) -> u32 {
@@ -96,8 +110,8 @@ impl Applier {
     }
 
     /// The peer's process.
-    fn peer_process(&mut self, time: Time) -> io::Result<Arc<Tracked>> {
-        self.attribution.process(self.attribution.peer_pid(), time.monotonic_ns)
+    pub(super) fn peer_process(&mut self, time: Time) -> io::Result<Arc<Tracked>> {
+        self.attribution.process(self.attribution.peer_pid(), time)
     }
 
     /// The peer's process, of one of whose clients this session is from now on: of the nameless, if it has not said which.
@@ -191,7 +205,7 @@ impl Applier {
             if !self.attribution.knows(claimed) {
                 budget = budget.saturating_sub(RESOLUTION_COST);
             }
-            let tracked = self.attribution.process(claimed, time.monotonic_ns)?;
+            let tracked = self.attribution.process(claimed, time)?;
             let registry = &self.context.registry;
             let mut batch = registry.batch(tracked.process(), time.monotonic_ns);
             let (reporter, is_outdated) = self.speaks_for(claimed);
@@ -255,11 +269,11 @@ impl Applier {
         match message.kind {
             Kind::DumpRemaining => {
                 self.tally.note(Event::DumpRemaining);
-                self.dump_buffers(time);
+                dump::buffers(&self.context, self.peer_pid(), time);
             }
             Kind::DumpKernels => {
                 self.tally.note(Event::DumpKernels);
-                self.dump_kernels(time);
+                dump::kernels(&self.context, self.peer_pid(), time);
             }
             Kind::Hello => {
                 self.tally.note(Event::Hello);
@@ -290,18 +304,28 @@ impl Applier {
 
     /// The reply to a message that wants one. It reads atomics only, and answers even what it has to reject: the peer waits for it.
     pub(super) fn reply(&self, message: &Header, at: u64, time: Time) -> Option<Reply> {
-        let (event, kind) = match message.kind {
-            Kind::Query => (Event::Query, Kind::Response),
-            Kind::DeviceInfoQuery => (Event::DeviceInfoQuery, Kind::DeviceInfoResponse),
+        let event = match message.kind {
+            Kind::Query => Event::Query,
+            Kind::DeviceInfoQuery => Event::DeviceInfoQuery,
+            _ => return None,
+        };
+        self.context.registry.events().count(event, 1);
+        let asks_for_count = event == Event::DeviceInfoQuery && message.device_id == wire::DEVICE_COUNT_QUERY;
+        if device_index(message.device_id).is_none() && !asks_for_count {
+            self.reject(Rejection::DeviceOutOfRange, at, time);
+        }
+        self.compose(message)
+    }
+
+    /// The reply alone, as it is now.
+    pub(super) fn compose(&self, message: &Header) -> Option<Reply> {
+        let kind = match message.kind {
+            Kind::Query => Kind::Response,
+            Kind::DeviceInfoQuery => Kind::DeviceInfoResponse,
             _ => return None,
         };
         let registry = &self.context.registry;
-        registry.events().count(event, 1);
         let index = device_index(message.device_id);
-        let asks_for_count = event == Event::DeviceInfoQuery && message.device_id == wire::DEVICE_COUNT_QUERY;
-        if index.is_none() && !asks_for_count {
-            self.reject(Rejection::DeviceOutOfRange, at, time);
-        }
         let device = index.and_then(|index| registry.known_device(index));
         let (mut totals, mut info) = (Totals::default(), wire::DeviceInfo::default());
         match kind {
@@ -331,70 +355,6 @@ impl Applier {
                 "message rejected"
             );
         }
-    }
-
-    fn dump_buffers(&self, time: Time) {
-        let Some(suppressed) = self.context.throttle.admit("dump", time.monotonic_ns) else { return };
-        let snapshot = self.context.registry.snapshot(time);
-        let held = snapshot
-            .processes
-            .iter()
-            .flat_map(|process| process.memory.iter().map(move |held| (process, held)));
-        let held: Vec<_> = held.filter(|(_, held)| held.counters.usage_bytes() > 0).collect();
-        for (process, held) in held.iter().take(DUMP_SUMS_MAX) {
-            let (pid, name) = (process.process.pid(), process.process.info().name.as_str());
-            let (memory_type, usage_bytes) = (held.memory_type.name(), held.counters.usage_bytes());
-            let buffers = held.counters.buffers;
-            info!(
-                pid,
-                process = name,
-                device = held.device,
-                memory_type,
-                usage_bytes,
-                buffers,
-                "remaining memory"
-            );
-        }
-        let (filter, start) = (BufferFilter::default(), Cursor::default());
-        let page = self.context.registry.buffers(&filter, start, DUMP_BUFFERS_MAX, time.monotonic_ns);
-        for buffer in &page.buffers {
-            let (pid, memory_type) = (buffer.process.pid(), buffer.memory_type.name());
-            let age_seconds = time.seconds_since(buffer.allocated_ns);
-            let (buffer_id, size_bytes) = (buffer.id, buffer.size_bytes);
-            info!(
-                pid,
-                device = buffer.device,
-                memory_type,
-                buffer_id,
-                size_bytes,
-                age_seconds,
-                "remaining buffer"
-            );
-        }
-        let is_complete = held.len() <= DUMP_SUMS_MAX && page.next.is_none();
-        info!(
-            requested_by = self.peer_pid(),
-            is_complete, suppressed, "end of the dump; /api/v1/buffers lists all"
-        );
-    }
-
-    fn dump_kernels(&self, time: Time) {
-        let Some(suppressed) = self.context.throttle.admit("dump_kernels", time.monotonic_ns) else { return };
-        let mut room = DUMP_SUMS_MAX;
-        for process in self.context.registry.snapshot(time).processes {
-            let (pid, name) = (process.process.pid(), process.process.info().name.as_str());
-            for (device, kind, tally) in process.process.kernels().into_iter().take(room) {
-                let (kernels, bytes) = (tally.kernels, tally.bytes);
-                info!(pid, process = name, device, kind = kind.name(), kernels, bytes, "remaining kernels");
-                room -= 1;
-            }
-        }
-        info!(
-            requested_by = self.peer_pid(),
-            is_complete = room > 0,
-            suppressed,
-            "end of the dump of kernels"
-        );
     }
 }
 

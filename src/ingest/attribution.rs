@@ -6,10 +6,13 @@ use std::sync::Arc;
 use rustix::process::Pid;
 
 use super::Context;
+use super::diary::Diary;
+use super::note::Note;
 use super::peer::{Peer, open_pidfd};
 use super::processes::{Attachment, Sighting, Tracked, has_ended};
 use super::procfs::{ProcessFacts, effective_uid_of};
-use crate::registry::{Rejection, Source};
+use super::recovery::Recorded;
+use crate::registry::{Identity, Rejection, Source, Time};
 
 /// Claims that a session remembers: a parent with as many live forks on one socket is beyond any real program.
 const CLAIMS_MAX: usize = 1024;
@@ -20,6 +23,11 @@ pub(super) struct Attribution {
     peer: Peer,
     facts: ProcessFacts,
     claims: Vec<Claim>,
+    diary: Arc<Diary>,
+    /// The journal's entry that is being applied.
+    order: u64,
+    /// Where processes are read about instead of being looked up.
+    recorded: Option<Recorded>,
 }
 
 /// What a claimed pid stands for.
@@ -29,7 +37,7 @@ struct Claim {
 }
 
 impl Attribution {
-    pub(super) fn new(context: Arc<Context>, mut peer: Peer) -> Self {
+    pub(super) fn new(context: Arc<Context>, mut peer: Peer, diary: Arc<Diary>) -> Self {
         // Read now, because the peer may be gone by the time its first report is.
         let pidfd = peer.pidfd.as_deref();
         let facts =
@@ -38,7 +46,45 @@ impl Attribution {
             // What it simulates does not end with it, and ten thousand of them are to fit under a usual limit of open files.
             peer.pidfd = None;
         }
-        Self { context, peer, facts, claims: Vec::new() }
+        Self { context, peer, facts, claims: Vec::new(), diary, order: 0, recorded: None }
+    }
+
+    /// That of a session of a daemon before this one, with the processes that it had found: as the peer was then.
+    pub(super) fn restore(
+        context: Arc<Context>,
+        mut peer: Peer,
+        facts: ProcessFacts,
+        claims: Vec<(u32, Attachment)>,
+        diary: Arc<Diary>,
+    ) -> Self {
+        if context.policy.trust_claimed_pids {
+            peer.pidfd = None;
+        }
+        let claims = claims.into_iter().map(|(pid, attachment)| Claim { pid, attachment }).collect();
+        Self { context, peer, facts, claims, diary, order: 0, recorded: None }
+    }
+
+    /// That of a session which is only recorded.
+    pub(super) fn recorded(
+        context: Arc<Context>,
+        pid: u32,
+        uid: u32,
+        facts: ProcessFacts,
+        recorded: Recorded,
+    ) -> Self {
+        let (peer, recorded) = (Peer { pid, uid, pidfd: None }, Some(recorded));
+        Self { context, peer, facts, claims: Vec::new(), diary: Arc::default(), order: 0, recorded }
+    }
+
+    /// What is attributed next was received in the journal's entry of that order.
+    pub(super) fn begin(&mut self, order: Option<u64>) {
+        self.order = order.unwrap_or(self.order);
+    }
+
+    /// Writes down who the peer is, before anything is read of it.
+    pub(super) fn introduce(&self, time: Time) {
+        let (peer_pid, peer_uid, facts) = (self.peer.pid, self.peer.uid, self.facts.clone());
+        self.diary.note(time, &Note::Opened { peer_pid, peer_uid, facts });
     }
 
     pub(super) fn peer_pid(&self) -> u32 {
@@ -76,7 +122,14 @@ impl Attribution {
     }
 
     /// The process that a claimed pid stands for in this session, in a message that was read at that time.
-    pub(super) fn process(&mut self, claimed: u32, now_ns: u64) -> io::Result<Arc<Tracked>> {
+    pub(super) fn process(&mut self, claimed: u32, time: Time) -> io::Result<Arc<Tracked>> {
+        if let Some(recorded) = &self.recorded {
+            // One whose start nobody knew is told apart by its connection, as far from the real ones as those are that were given then.
+            let start_ticks = self.facts.start_ticks.unwrap_or(u64::MAX / 2);
+            let peer = Identity { pid: self.peer.pid, start_ticks };
+            return Ok(recorded.process(claimed, self.order, peer, &self.facts, self.peer.uid));
+        }
+        let now_ns = time.monotonic_ns;
         if let Some(known) = self.claims.iter().position(|claim| claim.pid == claimed) {
             let tracked = Arc::clone(self.claims[known].attachment.tracked());
             if claimed == self.peer.pid || self.trusts() || !tracked.has_ended() {
@@ -85,16 +138,23 @@ impl Attribution {
             // What a fork sent before its end is its own; only a live process that has its pid now is another.
             let Some(successor) = self.same_user(claimed, now_ns)? else { return Ok(tracked) };
             let successor_process = Arc::clone(successor.tracked());
+            self.write_down(claimed, &successor_process, false, time);
             self.claims[known].attachment = successor;
             return Ok(successor_process);
         }
-        let attachment = self.resolve(claimed, now_ns)?;
+        let (attachment, is_rejected) = self.resolve(claimed, now_ns)?;
         let tracked = Arc::clone(attachment.tracked());
+        self.write_down(claimed, &tracked, is_rejected, time);
         if self.claims.len() >= CLAIMS_MAX {
             self.forget_ended();
         }
         self.claims.push(Claim { pid: claimed, attachment });
         Ok(tracked)
+    }
+
+    fn write_down(&self, pid: u32, tracked: &Tracked, is_rejected: bool, time: Time) {
+        let identity = tracked.process().identity();
+        self.diary.note(time, &Note::Claimed { since: self.order, pid, identity, is_rejected });
     }
 
     fn trusts(&self) -> bool {
@@ -112,27 +172,23 @@ impl Attribution {
         self.claims.drain(..surplus);
     }
 
-    fn resolve(&mut self, claimed: u32, now_ns: u64) -> io::Result<Attachment> {
+    /// The process, and whether a claim was not borne out.
+    fn resolve(&mut self, claimed: u32, now_ns: u64) -> io::Result<(Attachment, bool)> {
         let processes = &self.context.processes;
         if self.trusts() {
-            return processes.simulate(claimed, self.peer.uid, now_ns);
+            return Ok((processes.simulate(claimed, self.peer.uid, now_ns)?, false));
         }
         if claimed != self.peer.pid {
             if let Some(relative) = self.same_user(claimed, now_ns)? {
-                return Ok(relative);
+                return Ok((relative, false));
             }
             self.context.registry.events().reject(Rejection::ClaimedPid);
         }
         let Peer { pid, uid, pidfd } = &self.peer;
         let (pid, uid, pidfd) = (*pid, *uid, pidfd.clone());
-        processes.track(Sighting {
-            pid,
-            uid,
-            pidfd,
-            facts: &self.facts,
-            source: Source::Socket,
-            seen_ns: now_ns,
-        })
+        let sighting =
+            Sighting { pid, uid, pidfd, facts: &self.facts, source: Source::Socket, seen_ns: now_ns };
+        Ok((processes.track(sighting)?, claimed != pid))
     }
 
     /// A live process of the peer's user, both in the daemon's pid namespace: a fork that kept its parent's socket.

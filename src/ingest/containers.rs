@@ -49,19 +49,23 @@ pub(super) struct NameSources {
     pub(super) pods_socket: Option<PathBuf>,
 }
 
+/// Who hears which names a container has.
+pub(super) type Settled = Box<dyn Fn(&Container) + Send>;
+
 impl Containers {
     /// Starts to look names up; without any source there are only ids.
     pub(super) fn start(
         sources: NameSources,
         registry: Arc<Registry>,
         throttle: Arc<Throttle>,
+        settled: Settled,
     ) -> io::Result<Containers> {
         let known = Mutex::default();
         if sources.log_directory.is_none() && sources.pods_socket.is_none() {
             return Ok(Containers { known, unnamed: None });
         }
         let (sender, unnamed) = channel();
-        let search = Search::new(sources, registry, throttle);
+        let search = Search::new(sources, registry, throttle, settled);
         let thread = std::thread::Builder::new().name("ttmem-pods".into());
         thread.spawn(move || search.follow(&unnamed))?;
         Ok(Containers { known, unnamed: Some(sender) })
@@ -86,12 +90,25 @@ impl Containers {
     }
 }
 
+impl Containers {
+    /// A container that was stored: what is settled about it stays, and what is not is looked for again.
+    pub(super) fn restore(&self, stored: &Container, cgroup: Option<&str>) -> Arc<Container> {
+        if let (false, Some(container)) = (stored.is_settled(), cgroup.and_then(|cgroup| self.of(cgroup))) {
+            return container;
+        }
+        let container = Arc::new(stored.clone());
+        self.known.lock().insert(container.id().to_owned(), Arc::downgrade(&container));
+        container
+    }
+}
+
 /// The search for names.
 struct Search {
     directory: Option<PathBuf>,
     pods: Option<PodsApi>,
     registry: Arc<Registry>,
     throttle: Arc<Throttle>,
+    settled: Settled,
     waiting: Vec<Waiting>,
 }
 
@@ -121,7 +138,12 @@ enum Told {
 }
 
 impl Search {
-    fn new(sources: NameSources, registry: Arc<Registry>, throttle: Arc<Throttle>) -> Search {
+    fn new(
+        sources: NameSources,
+        registry: Arc<Registry>,
+        throttle: Arc<Throttle>,
+        settled: Settled,
+    ) -> Search {
         let pods = sources.pods_socket.map(|socket| PodsApi {
             socket,
             names: HashMap::new(),
@@ -129,7 +151,7 @@ impl Search {
             next_ns: 0,
             pause_ns: ASK_INTERVAL_NS,
         });
-        Search { directory: sources.log_directory, pods, registry, throttle, waiting: Vec::new() }
+        Search { directory: sources.log_directory, pods, registry, throttle, settled, waiting: Vec::new() }
     }
 
     /// Looks as long as anybody waits, and now and then, until nobody can ask any more.
@@ -247,6 +269,7 @@ impl Search {
             let is_over = is_hopeless || now_ns.saturating_sub(waiting.since_ns) >= SEARCH_TIMEOUT_NS;
             if found.is_some() || is_over {
                 container.settle(found.cloned());
+                (self.settled)(&container);
             }
             found.is_none() && !is_over
         });
@@ -295,7 +318,8 @@ mod tests {
     #[test]
     fn names_are_looked_for_until_they_are_there_or_it_is_too_late() {
         let sources = NameSources { log_directory: None, pods_socket: Some(PathBuf::new()) };
-        let mut search = Search::new(sources, Arc::new(Registry::new(0)), Arc::default());
+        let settled = Box::new(|_: &Container| {});
+        let mut search = Search::new(sources, Arc::new(Registry::new(0)), Arc::default(), settled);
         let wait = |search: &mut Search, id: &str| {
             let container = Arc::new(Container::new(id.to_owned(), None));
             search.waiting.push(Waiting { container: Arc::downgrade(&container), since_ns: 100 });

@@ -14,13 +14,21 @@ mod processes;
 mod reporters;
 
 mod apply;
+mod conversation;
+mod dump;
 mod places;
 mod ring;
 mod session;
 mod statements;
 mod stream;
 
+mod diary;
 mod foreign;
+mod memory;
+mod note;
+mod recovery;
+mod resumption;
+
 mod replay;
 
 mod assignments;
@@ -33,6 +41,7 @@ mod region;
 mod regions;
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -48,20 +57,27 @@ use ttmem_wire::{BufferTypes, Layout};
 
 use crate::clock;
 use crate::config::{Config, SocketBufferTypes, SocketLayout};
-use crate::registry::{Loss, Occurrence, Registry, RejectedPeer, Rejection};
+use crate::registry::{BufferLimits, Container, Occurrence, Registry, RejectedPeer, Rejection, Time};
 use crate::socket::{BACKLOG, Socket};
 use crate::throttle::{self, Throttle};
 use apply::Applier;
 use assignments::Assignments;
 use attribution::Attribution;
 use containers::{Containers, NameSources};
+use conversation::Conversation;
 pub use devices::Devices;
+use diary::Diaries;
 use driver::Driver;
 use inventory::Inventory;
+use memory::Compaction;
+pub use memory::Memory;
+use note::{Counted, Note};
 use peer::{Peer, PeerError};
 use places::Places;
 use processes::Processes;
 use procfs::ArgumentsReader;
+use recovery::Quiet;
+pub use recovery::RecoveryError;
 use regions::Regions;
 use ring::RingMemory;
 use session::Session;
@@ -83,6 +99,7 @@ struct Context {
     throttle: Arc<Throttle>,
     policy: Policy,
     arguments: ArgumentsReader,
+    diaries: Diaries,
     clients: AtomicU32,
     places: Arc<Places>,
     ring_memory: Arc<RingMemory>,
@@ -97,14 +114,29 @@ impl Context {
         registry: Arc<Registry>,
         devices: Arc<Devices>,
         runtime: Handle,
+        diaries: Diaries,
+        quiet: Quiet,
     ) -> io::Result<Arc<Context>> {
-        let throttle = Arc::new(Throttle::default());
+        let throttle = Arc::new(if quiet == Quiet::Yes { Throttle::muted() } else { Throttle::default() });
+        let named = diaries.common();
+        let settled = Box::new(move |container: &Container| {
+            let names = container.names().cloned();
+            let names = names.map(|names| (names.namespace, names.pod, names.container));
+            named.note(now(), &Note::Named { id: container.id().to_owned(), names });
+        });
         let sources = NameSources {
             log_directory: config.container_log_dir.clone(),
             pods_socket: config.kubelet_pods_socket.clone(),
         };
-        let containers = Containers::start(sources, Arc::clone(&registry), Arc::clone(&throttle))?;
-        let processes = Processes::new(Arc::clone(&registry), Arc::clone(&throttle), containers, runtime);
+        let containers = Containers::start(sources, Arc::clone(&registry), Arc::clone(&throttle), settled)?;
+        let processes = Processes::new(
+            Arc::clone(&registry),
+            Arc::clone(&throttle),
+            containers,
+            diaries.common(),
+            config.trust_claimed_pids,
+            runtime,
+        );
         let policy = Policy::new(config);
         let arguments = ArgumentsReader::start(config.process_environment)?;
         let (clients, places) = (AtomicU32::new(0), Places::new(config.user_clients_max()));
@@ -117,6 +149,7 @@ impl Context {
             throttle,
             policy,
             arguments,
+            diaries,
             clients,
             places,
             ring_memory,
@@ -124,12 +157,18 @@ impl Context {
         }))
     }
 
+    /// Counts what no message says, here and in the journal.
+    fn count(&self, counted: Counted) {
+        counted.count(self.registry.events());
+        self.diaries.common().note(now(), &Note::Counted(counted));
+    }
+
     /// A connection could not be served; its client is not at fault.
     fn refuse(&self, error: &PeerError) {
-        match error {
-            PeerError::Hidden => self.registry.events().reject(Rejection::HiddenPeer),
-            PeerError::Io(_) => self.registry.events().lose(Loss::Connection),
-        }
+        self.count(match error {
+            PeerError::Hidden => Counted::HiddenPeer,
+            PeerError::Io(_) => Counted::Connection,
+        });
         if let Some(suppressed) = self.throttle.admit("connection", clock::monotonic_ns()) {
             warn!(%error, suppressed, "connection not served");
         }
@@ -155,6 +194,11 @@ impl Context {
     fn tell_rejected(&self, pid: u32, reason: Rejection, suppressed: u64, at_ns: u64) {
         self.registry.tell(|| Occurrence::Rejected(RejectedPeer { pid, reason, suppressed, at_ns }));
     }
+}
+
+/// How many live buffers the registry may remember.
+pub fn buffer_limits(config: &Config) -> BufferLimits {
+    BufferLimits { buffers_max: config.buffers_max, user_buffers_max: config.user_buffers_max() }
 }
 
 /// How the socket's messages are read.
@@ -190,11 +234,15 @@ pub struct Ingest {
     threads: Vec<EventLoop>,
     accepting: tokio::task::JoinHandle<()>,
     followers: Vec<Follower>,
+    compaction: Option<Compaction>,
     stopping: watch::Sender<bool>,
     context: Arc<Context>,
     /// Ends, with this, whoever may be waiting for others and is not waited for.
     _running: mpsc::Sender<()>,
 }
+
+/// A connection that a supervisor has kept, and the name that it was given.
+pub type KeptConnection = (String, OwnedFd);
 
 impl Ingest {
     /// Starts to take connections on a socket and to follow the other sources.
@@ -203,11 +251,18 @@ impl Ingest {
         registry: Arc<Registry>,
         devices: Arc<Devices>,
         socket: Socket,
-    ) -> io::Result<Ingest> {
+        memory: Memory,
+        kept: Vec<KeptConnection>,
+    ) -> anyhow::Result<Ingest> {
         let threads = (0..config.ingest_threads).map(EventLoop::start).collect::<io::Result<Vec<_>>>()?;
-        let context = Context::new(config, registry, devices, threads[0].handle.clone())?;
+        let Memory { journal, state, .. } = memory;
+        let diaries = Diaries::new(journal.clone(), state.next_session);
+        let runtime = threads[0].handle.clone();
+        let context = Context::new(config, registry, devices, runtime, diaries, Quiet::No)?;
         let (stopping, stop) = watch::channel(false);
         let handles: Vec<Handle> = threads.iter().map(|thread| thread.handle.clone()).collect();
+        resumption::resume(&context, state, kept, &handles, &stop)?;
+        let compaction = journal.map(|journal| Compaction::start(journal, config.clone())).transpose()?;
         let accepting = threads[0].handle.spawn(accept_all(Arc::clone(&context), socket, handles, stop));
         let mut followers = Vec::new();
         let (running, is_over) = mpsc::channel();
@@ -227,7 +282,7 @@ impl Ingest {
                 .name("ttmem-kubelet".into())
                 .spawn(move || assignments.follow(&is_over))?;
         }
-        Ok(Ingest { threads, accepting, followers, stopping, context, _running: running })
+        Ok(Ingest { threads, accepting, followers, compaction, stopping, context, _running: running })
     }
 
     /// Takes the connections that wait already and no more, applies what has been sent, and ends.
@@ -252,7 +307,15 @@ impl Ingest {
         for follower in self.followers {
             follower.stop();
         }
+        if let Some(compaction) = self.compaction {
+            compaction.stop();
+        }
     }
+}
+
+fn now() -> Time {
+    let (monotonic_ns, unix_ns) = clock::now();
+    Time { monotonic_ns, unix_ns }
 }
 
 /// A thread that looks at a source again and again, until its sender is gone.
@@ -313,7 +376,7 @@ async fn accept_all(
         Err(error) => return error!(%error, "cannot watch the socket; no client will be served"),
     };
     let mut stop = stopping.clone();
-    let mut deal = threads.iter().cycle();
+    let mut deal = threads.iter().enumerate().cycle();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -324,7 +387,7 @@ async fn accept_all(
         match (accepted, deal.next()) {
             (Ok(stream), Some(thread)) => serve(&context, stream, thread, &stopping),
             (Err(error), _) if is_exhaustion(&error) => {
-                context.registry.events().lose(Loss::Connection);
+                context.count(Counted::Connection);
                 if let Some(suppressed) = context.throttle.admit("exhaustion", clock::monotonic_ns()) {
                     warn!(%error, suppressed, "cannot take a connection; raise the limit of open files (LimitNOFILE)");
                 }
@@ -367,11 +430,16 @@ fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-fn serve(context: &Arc<Context>, stream: UnixStream, thread: &Handle, stopping: &watch::Receiver<bool>) {
+fn serve(
+    context: &Arc<Context>,
+    stream: UnixStream,
+    (number, thread): (usize, &Handle),
+    stopping: &watch::Receiver<bool>,
+) {
     let clients_max = context.policy.clients_max;
     if context.clients.fetch_add(1, Relaxed) >= clients_max {
         context.clients.fetch_sub(1, Relaxed);
-        context.registry.events().reject(Rejection::ClientsMax);
+        context.count(Counted::ClientsMax);
         let now_ns = clock::monotonic_ns();
         if let Some(suppressed) = context.throttle.admit("clients_max", now_ns) {
             let peer = Peer::of(&stream).map_or(0, |peer| peer.pid);
@@ -387,7 +455,7 @@ fn serve(context: &Arc<Context>, stream: UnixStream, thread: &Handle, stopping: 
     }
     let (context, stopping) = (Arc::clone(context), stopping.clone());
     thread.spawn(async move {
-        if let Err(error) = converse(&context, stream, stopping).await {
+        if let Err(error) = converse(&context, stream, number, stopping).await {
             context.refuse(&error);
         }
         context.clients.fetch_sub(1, Relaxed);
@@ -397,6 +465,7 @@ fn serve(context: &Arc<Context>, stream: UnixStream, thread: &Handle, stopping: 
 async fn converse(
     context: &Arc<Context>,
     stream: UnixStream,
+    thread: usize,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), PeerError> {
     let peer = Peer::of(&stream)?;
@@ -404,7 +473,17 @@ async fn converse(
         context.refuse_user(&peer);
         return Ok(());
     };
-    let applier = Applier::new(Arc::clone(context), Attribution::new(Arc::clone(context), peer));
-    Session::new(Arc::clone(context), Stream::new(stream)?, applier).run(stopping).await;
+    let diary = Arc::new(context.diaries.open(thread));
+    let attribution = Attribution::new(Arc::clone(context), peer, Arc::clone(&diary));
+    // Before anything is read: whoever goes on with the connection has to know whose it is, and then has to have it.
+    attribution.introduce(now());
+    if let Err(error) = context.diaries.keep(&diary, stream.as_fd())
+        && let Some(suppressed) = context.throttle.admit("keep", clock::monotonic_ns())
+    {
+        warn!(%error, suppressed, "the supervisor cannot keep a connection; it will break when the daemon is started again");
+    }
+    let applier = Applier::new(Arc::clone(context), attribution);
+    let conversation = Conversation::new(Arc::clone(context), applier, now())?;
+    Session::new(Arc::clone(context), Stream::new(stream)?, conversation, diary).run(stopping).await;
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
@@ -17,13 +18,18 @@ use tokio::sync::Notify;
 use tracing::{debug, info};
 
 use super::containers::Containers;
+use super::diary::Diary;
 use super::exit::exit_of;
-use super::procfs::{ProcessFacts, ticks_to_ns, user_name};
-use super::reporters::{ProcessClient, Reporters};
+use super::note::{Birth, Note};
+use super::peer::open_pidfd;
+use super::procfs::{ProcessFacts, start_ticks_of, ticks_to_ns, user_name};
+use super::reporters::{ClientImage, ProcessClient, Reporters};
 use super::stream::watch;
 use super::throttle::Throttle;
 use crate::clock;
-use crate::registry::{Identity, MemoryType, Process, ProcessInfo, Registry, Source, Time};
+use crate::registry::{
+    Container, Identity, MemoryType, Process, ProcessInfo, ProcessMemory, Registry, Source, Time,
+};
 
 /// How long after a process's end its sockets may still be read before what it holds is reclaimed. Its own sockets are at their
 /// end much sooner; one that it shared with a fork never is.
@@ -62,6 +68,31 @@ pub(super) struct Tracked {
 }
 
 impl Tracked {
+    /// One that is only recorded, or whose end has come already: nobody watches it.
+    pub(super) fn recorded(process: Arc<Process>, clients: &[ClientImage]) -> Arc<Tracked> {
+        Tracked::new(process, None, clients)
+    }
+
+    fn new(
+        process: Arc<Process>,
+        pidfd: Option<AsyncFd<Arc<OwnedFd>>>,
+        clients: &[ClientImage],
+    ) -> Arc<Tracked> {
+        Arc::new(Tracked {
+            process,
+            pidfd,
+            sessions: AtomicU32::new(0),
+            rings: AtomicU32::new(0),
+            drained: Notify::new(),
+            reporters: Reporters::restore(clients),
+        })
+    }
+
+    /// Its clients as they are stored.
+    pub(super) fn clients(&self) -> Vec<ClientImage> {
+        self.reporters.image()
+    }
+
     pub(super) fn process(&self) -> &Arc<Process> {
         &self.process
     }
@@ -168,6 +199,9 @@ pub(super) struct Processes {
     registry: Arc<Registry>,
     throttle: Arc<Throttle>,
     containers: Containers,
+    diary: Diary,
+    /// Whether processes are simulated.
+    trusts: bool,
     /// Where the watches run.
     runtime: Handle,
     live: Mutex<HashMap<u32, Arc<Tracked>>>,
@@ -180,12 +214,16 @@ impl Processes {
         registry: Arc<Registry>,
         throttle: Arc<Throttle>,
         containers: Containers,
+        diary: Diary,
+        trusts: bool,
         runtime: Handle,
     ) -> Arc<Self> {
         Arc::new(Self {
             registry,
             throttle,
             containers,
+            diary,
+            trusts,
             runtime,
             live: Mutex::default(),
             unknown_starts: AtomicU64::new(0),
@@ -277,14 +315,87 @@ impl Processes {
             source,
         };
         let process = self.registry.process(Identity { pid, start_ticks }, seen_ns, info);
-        Ok(Arc::new(Tracked {
-            process,
-            pidfd,
-            sessions: AtomicU32::new(0),
-            rings: AtomicU32::new(0),
-            drained: Notify::new(),
-            reporters: Reporters::default(),
-        }))
+        self.write_down(&process, seen_ns);
+        Ok(Tracked::new(process, pidfd, &[]))
+    }
+
+    fn write_down(&self, process: &Process, seen_ns: u64) {
+        let info = process.info().clone();
+        let container = info.container.as_deref();
+        let container = container.map(|container| {
+            (container.id().to_owned(), container.pod_uid().map(str::to_owned), container.is_nameless())
+        });
+        let birth = Birth {
+            identity: process.identity(),
+            name: info.name,
+            uid: info.uid,
+            user: info.user,
+            cgroup: info.cgroup,
+            container,
+            ns_pid: info.ns_pid,
+            slurm: info.slurm,
+            start_time_seconds: info.start_time_seconds,
+            source: info.source,
+            seen_ns,
+        };
+        self.diary.note(now(), &Note::Born(birth));
+    }
+
+    /// Takes up the processes of a registry that was restored. Those that have ended meanwhile end when [`Self::watch_restored`] is
+    /// called: what they sent may still be in their connections.
+    pub(super) fn restore(&self, clients: &[(Identity, Vec<ClientImage>)]) -> io::Result<()> {
+        let _context = self.runtime.enter();
+        let mut live = self.live.lock();
+        for process in self.registry.processes().into_iter().filter(|process| !process.has_ended()) {
+            let identity = process.identity();
+            let of_it = clients.iter().find(|(known, _)| *known == identity);
+            let of_it = of_it.map_or(&[][..], |(_, clients)| clients);
+            if is_unknown_start(identity.start_ticks) {
+                let number = u64::MAX - identity.start_ticks;
+                self.unknown_starts.fetch_max(number + 1, Relaxed);
+            }
+            let pidfd = still_alive(identity)?.map(|pidfd| watch(pidfd, Interest::READABLE)).transpose()?;
+            live.insert(identity.pid, Tracked::new(process, pidfd, of_it));
+        }
+        Ok(())
+    }
+
+    /// A container that was stored.
+    pub(super) fn container(&self, stored: &Container, cgroup: Option<&str>) -> Arc<Container> {
+        self.containers.restore(stored, cgroup)
+    }
+
+    /// A process that a session of the daemon before this one had found.
+    pub(super) fn attach(&self, identity: Identity) -> Option<Attachment> {
+        let live = self.live.lock();
+        let tracked = live.get(&identity.pid).filter(|tracked| tracked.process.identity() == identity);
+        if let Some(tracked) = tracked {
+            return Some(Attachment::new(Arc::clone(tracked)));
+        }
+        drop(live);
+        let ended = self.registry.known_process(identity)?;
+        Some(Attachment::new(Tracked::recorded(ended, &[])))
+    }
+
+    /// Begins to watch what was restored, when its sessions are there.
+    pub(super) fn watch_restored(self: &Arc<Self>) {
+        for tracked in self.live.lock().values() {
+            let (processes, tracked) = (Arc::clone(self), Arc::clone(tracked));
+            if self.trusts && tracked.pidfd.is_none() {
+                self.runtime.spawn(processes.watch_simulated(tracked));
+            } else {
+                self.runtime.spawn(processes.watch(tracked));
+            }
+        }
+    }
+
+    /// What regions showed when the registry was stored.
+    pub(super) fn in_regions(&self) -> Vec<(Arc<Tracked>, ProcessMemory)> {
+        let live = self.live.lock();
+        let places = live.values().flat_map(|tracked| {
+            tracked.process.memory().into_iter().map(|place| (Arc::clone(tracked), place))
+        });
+        places.filter(|(_, place)| place.counters.is_in_region != 0).collect()
     }
 
     async fn watch(self: Arc<Self>, tracked: Arc<Tracked>) {
@@ -312,8 +423,10 @@ impl Processes {
     }
 
     fn end(&self, tracked: &Tracked) {
-        let now_ns = clock::monotonic_ns();
+        let time = now();
+        let now_ns = time.monotonic_ns;
         let process = &tracked.process;
+        self.diary.note(time, &Note::Ended { identity: process.identity() });
         let orphaned = self.registry.end(process, now_ns);
         let (pid, name) = (process.pid(), process.info().name.as_str());
         if orphaned.buffers == 0 {
@@ -332,9 +445,27 @@ impl Processes {
     }
 }
 
-fn start_time_seconds(start_ticks: u64) -> f64 {
+pub(super) fn start_time_seconds(start_ticks: u64) -> f64 {
+    now().unix_seconds_of(ticks_to_ns(start_ticks))
+}
+
+fn now() -> Time {
     let (monotonic_ns, unix_ns) = clock::now();
-    Time { monotonic_ns, unix_ns }.unix_seconds_of(ticks_to_ns(start_ticks))
+    Time { monotonic_ns, unix_ns }
+}
+
+/// No process has started that many ticks after its host.
+fn is_unknown_start(start_ticks: u64) -> bool {
+    start_ticks > u64::MAX / 2
+}
+
+/// A descriptor of the process of that identity, if it lives.
+fn still_alive(identity: Identity) -> io::Result<Option<Arc<OwnedFd>>> {
+    let Some(pid) = Pid::from_raw(identity.pid.cast_signed()) else { return Ok(None) };
+    let Some(pidfd) = open_pidfd(pid)?.filter(|pidfd| !has_ended(pidfd)) else { return Ok(None) };
+    // Read behind the descriptor: a pid that was used again in between shows another start.
+    let is_it = start_ticks_of(identity.pid) == Some(identity.start_ticks);
+    Ok(is_it.then(|| Arc::new(pidfd)))
 }
 
 /// Whether the process behind a pidfd has ended; one that nobody has waited for yet counts as ended.

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::cgroup;
 use crate::registry::{SlurmJob, SlurmSource};
 
@@ -35,7 +37,7 @@ pub(super) struct ProcessFiles<'a> {
 }
 
 /// What is read once about a process.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ProcessFacts {
     pub(super) name: Option<String>,
     pub(super) start_ticks: Option<u64>,
@@ -149,6 +151,11 @@ fn read(pid: u32, file: &str) -> String {
 /// The user that a process acts for.
 pub(super) fn effective_uid_of(pid: u32) -> Option<u32> {
     effective_uid(&read(pid, "status"))
+}
+
+/// When a process started, in clock ticks since the host did.
+pub(super) fn start_ticks_of(pid: u32) -> Option<u64> {
+    start_ticks(&read(pid, "stat"))
 }
 
 fn effective_uid(status: &str) -> Option<u32> {

@@ -16,12 +16,14 @@ use rustix::process::Pid;
 use tracing::{info, warn};
 
 use super::Context;
+use super::diary::Diary;
+use super::note::{Counted, Note};
 use super::peer::open_pidfd;
 use super::processes::{Sighting, Tracked, has_ended};
 use super::procfs::{ProcessFacts, ticks_to_ns};
 use super::region::{REGION_BYTES_MAX, REGION_MEMORY_TYPES, Region, RegionProcess};
 use crate::clock;
-use crate::registry::{DEVICES_MAX, Event, MemoryType, Rejection, Source};
+use crate::registry::{DEVICES_MAX, MemoryType, Source, Time};
 
 /// How much earlier than its process's start a slot may have been written and still be believed: ticks are coarse, and clocks are
 /// nudged. A pid is not used again that fast.
@@ -38,9 +40,11 @@ const FILES_MAX: usize = DEVICES_MAX as usize;
 /// What the regions showed when they were last read.
 pub(super) struct Regions {
     context: Arc<Context>,
+    diary: Diary,
     directory: PathBuf,
     files: BTreeMap<PathBuf, File>,
     shown: HashMap<Place, Shown>,
+    has_looked: bool,
     /// Whether something could not be looked at for a reason that may pass.
     is_unsettled: bool,
     /// What was last said about the directory in the log.
@@ -73,8 +77,24 @@ struct Shown {
 
 impl Regions {
     pub(super) fn new(context: Arc<Context>, directory: PathBuf) -> Self {
-        let (files, shown) = (BTreeMap::new(), HashMap::new());
-        Self { context, directory, files, shown, is_unsettled: false, complaint: None }
+        // What a daemon before this one was shown is taken back when it is shown no more.
+        let shown = context.processes.in_regions().into_iter().map(|(process, place)| {
+            let pid = process.process().pid().cast_signed();
+            let bytes = place.counters.region_bytes;
+            ((pid, place.device, place.memory_type), Shown { process, bytes })
+        });
+        let (files, shown) = (BTreeMap::new(), shown.collect());
+        let diary = context.diaries.common();
+        Self {
+            context,
+            diary,
+            directory,
+            files,
+            shown,
+            has_looked: false,
+            is_unsettled: false,
+            complaint: None,
+        }
     }
 
     /// Looks again and again until told to stop.
@@ -103,11 +123,12 @@ impl Regions {
         has_changed |= self.files.values().any(|gone| gone.region.is_some());
         self.files = files;
         if has_changed {
-            self.context.registry.events().count(Event::RegionUpdate, 1);
+            self.context.count(Counted::RegionUpdate);
         }
-        if has_changed || self.is_unsettled {
+        if has_changed || !self.has_looked || self.is_unsettled {
             self.tell();
         }
+        self.has_looked = true;
     }
 
     fn paths(&mut self) -> Vec<PathBuf> {
@@ -174,7 +195,7 @@ impl Regions {
     }
 
     fn complain(&self, path: &Path, error: &str) {
-        self.context.registry.events().reject(Rejection::Region);
+        self.context.count(Counted::Region);
         if let Some(suppressed) = self.context.throttle.admit("region skipped", clock::monotonic_ns()) {
             warn!(path = readable(path), error, suppressed, "region skipped");
         }
@@ -224,10 +245,14 @@ impl Regions {
     }
 
     fn set(&self, (_, device, memory_type): &Place, figure: &Shown, bytes: Option<u64>) {
-        let mut batch = self.context.registry.batch(figure.process.process(), clock::monotonic_ns());
+        let (monotonic_ns, unix_ns) = clock::now();
+        let (time, process) = (Time { monotonic_ns, unix_ns }, figure.process.process());
+        let (identity, kind) = (process.identity(), *memory_type as u8);
+        self.diary.note(time, &Note::Region { identity, device: *device, memory_type: kind, bytes });
+        let mut batch = self.context.registry.batch(process, monotonic_ns);
         // A process that has ended meanwhile has been reclaimed; a figure beyond all sense is not believed.
         if batch.set_region(*device, *memory_type, bytes) == Err(crate::registry::Refusal::SizeTooLarge) {
-            self.context.registry.events().reject(Rejection::SizeTooLarge);
+            self.context.count(Counted::RegionSize);
         }
     }
 

@@ -8,7 +8,9 @@ use tokio::runtime::{Builder, Runtime};
 use ttmem_wire::Layout;
 
 use super::apply::{Applier, Fault};
+use super::diary::Diaries;
 use super::peer::{Peer, PeerError};
+use super::recovery::Quiet;
 use super::{Attribution, Context, Devices};
 use crate::config::Config;
 use crate::registry::{Registry, Time};
@@ -29,13 +31,14 @@ impl Replay {
         let runtime = Builder::new_current_thread().enable_io().build()?;
         let config = Config { container_log_dir: None, kubelet_pods_socket: None, ..Config::default() };
         let devices = Devices::new(Arc::clone(&registry));
-        let context = Context::new(&config, registry, devices, runtime.handle().clone())?;
+        let (handle, diaries) = (runtime.handle().clone(), Diaries::default());
+        let context = Context::new(&config, registry, devices, handle, diaries, Quiet::No)?;
         let (own_end, _other_end) = UnixStream::pair()?;
         let peer = Peer::of(&own_end).map_err(|error| match error {
             PeerError::Io(error) => error,
             PeerError::Hidden => io::Error::other(error),
         })?;
-        let applier = Applier::new(Arc::clone(&context), Attribution::new(context, peer));
+        let applier = Applier::new(Arc::clone(&context), Attribution::new(context, peer, Arc::default()));
         Ok(Replay { applier, layout, offset: 0, out: Vec::new(), _runtime: runtime })
     }
 

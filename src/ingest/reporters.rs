@@ -12,6 +12,9 @@ use crate::registry::Reporter;
 const REPORTERS_MAX: usize = 1024;
 const _: () = assert!(REPORTERS_MAX <= Reporter::COUNT_MAX);
 
+/// A client as it is stored: what it calls itself, and its generation. Its place is that among the others.
+pub(super) type ClientImage = (u64, u64);
+
 /// A client of a process.
 pub(super) struct ProcessClient {
     /// What it calls itself; 0 for all that say nothing.
@@ -25,6 +28,10 @@ impl ProcessClient {
     fn new(name: u64, place: usize) -> Arc<ProcessClient> {
         let reporter = Reporter::at(place as u16);
         Arc::new(ProcessClient { name, reporter, generation: AtomicU64::new(0) })
+    }
+
+    pub(super) fn name(&self) -> u64 {
+        self.name
     }
 
     pub(super) fn reporter(&self) -> Reporter {
@@ -51,6 +58,20 @@ impl Default for Reporters {
 }
 
 impl Reporters {
+    /// All of them, as they are stored.
+    pub(super) fn image(&self) -> Vec<ClientImage> {
+        self.0.lock().iter().map(|client| (client.name, client.generation())).collect()
+    }
+
+    /// Those that were stored, in the places that they had.
+    pub(super) fn restore(stored: &[ClientImage]) -> Reporters {
+        let reporters = Reporters::default();
+        for (name, generation) in stored.iter().take(REPORTERS_MAX) {
+            reporters.named(*name).renew(*generation);
+        }
+        reporters
+    }
+
     /// The client that calls itself that.
     pub(super) fn named(&self, name: u64) -> Arc<ProcessClient> {
         let mut clients = self.0.lock();

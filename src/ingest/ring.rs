@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
+use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
@@ -100,6 +101,27 @@ pub(super) struct Rings {
     _grant: Grant,
 }
 
+/// Where the reader of a connection's rings is, as it is stored.
+#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Debug)]
+pub(super) struct RingsImage {
+    rings: u32,
+    records: u32,
+    heads: Vec<u64>,
+    losts: Vec<u64>,
+}
+
+impl RingsImage {
+    fn fresh(geometry: Geometry) -> RingsImage {
+        let nothing = vec![0; geometry.rings() as usize];
+        RingsImage {
+            rings: geometry.rings(),
+            records: geometry.records(),
+            heads: nothing.clone(),
+            losts: nothing,
+        }
+    }
+}
+
 /// How the reader waits.
 enum Pace {
     /// Not until there is nothing.
@@ -122,19 +144,54 @@ pub(super) enum Reason {
 }
 
 impl Rings {
-    /// Records that are copied in one turn: half a millisecond's work, before the other sessions of the thread come.
-    pub(super) const TURN_RECORDS: u64 = 8192;
+    /// Records that are copied in one turn: a quarter of a millisecond's work, before the other sessions of the thread come. They are
+    /// one entry of the journal, and fit into the smallest of its files.
+    pub(super) const TURN_RECORDS: u64 = 4096;
 
     /// Makes rings for a process out of what its user has been granted.
     pub(super) fn new(grant: Grant, process: &Arc<Tracked>, geometry: Geometry) -> io::Result<Rings> {
         let memory = Shared::create_for_both("ttmem-rings", geometry.words() * size_of::<u64>())?;
         ring::initialise(memory.words(), geometry);
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Rings::of(memory, wake, &RingsImage::fresh(geometry), geometry, Arc::clone(process), grant)
+    }
+
+    /// Rings that a daemon before this one has made, and where it was in them.
+    pub(super) fn restore(
+        memory: &Arc<RingMemory>,
+        process: Arc<Tracked>,
+        uid: u32,
+        image: &RingsImage,
+        [rings, wake]: [OwnedFd; 2],
+    ) -> io::Result<Rings> {
+        let geometry = Geometry::new(image.rings, image.records);
+        let geometry = geometry.filter(|_| image.heads.len() == image.rings as usize);
+        let geometry =
+            geometry.ok_or_else(|| io::Error::other("what is known of the rings contradicts itself"))?;
+        let grant = memory.grant(uid, geometry.bytes());
+        let grant =
+            grant.map_err(|refusal| io::Error::other(format!("rings are refused: {}", refusal.name())))?;
+        let memory = Shared::adopt(rings, geometry.words() * size_of::<u64>())?;
+        ring::wake(memory.words());
+        let rings = Rings::of(memory, wake, image, geometry, process, grant)?;
+        rings.give_back_room();
+        Ok(rings)
+    }
+
+    fn of(
+        memory: Shared,
+        wake: OwnedFd,
+        image: &RingsImage,
+        geometry: Geometry,
+        process: Arc<Tracked>,
+        grant: Grant,
+    ) -> io::Result<Rings> {
         let hold = process.hold();
-        let process = Arc::clone(process);
+        let places = (0..).zip(image.heads.iter().zip(&image.losts));
+        let consumers = places.map(|(ring, (head, lost))| Consumer::resume(geometry, ring, *head, *lost));
         Ok(Rings {
             geometry,
-            consumers: (0..geometry.rings()).map(|ring| Consumer::new(geometry, ring)).collect(),
+            consumers: consumers.collect(),
             memory,
             wake: watch(wake, Interest::READABLE)?,
             pace: Pace::Reading { rests: 0 },
@@ -143,6 +200,28 @@ impl Rings {
             copied: Vec::new(),
             _grant: grant,
         })
+    }
+
+    /// Where the reader is.
+    pub(super) fn image(&self) -> RingsImage {
+        RingsImage {
+            rings: self.geometry.rings(),
+            records: self.geometry.records(),
+            heads: self.consumers.iter().map(Consumer::head).collect(),
+            losts: self.consumers.iter().map(Consumer::lost).collect(),
+        }
+    }
+
+    /// What has been copied is safe: its room is the writers' again.
+    pub(super) fn give_back_room(&self) {
+        for consumer in &self.consumers {
+            consumer.give_back(self.memory.words());
+        }
+    }
+
+    /// The records that are copied and not applied yet.
+    pub(super) fn copied(&self) -> &[Header] {
+        &self.copied
     }
 
     pub(super) fn geometry(&self) -> Geometry {
@@ -205,12 +284,14 @@ impl Rings {
         fault.take().map_or(Ok(drained.lost), |error| Err(RingFault::Record(error)))
     }
 
-    /// Copies all that is there, when no more will come.
-    pub(super) fn copy_all(&mut self) -> Result<u64, RingFault> {
+    /// Copies what is there, for one turn, when no more will come.
+    pub(super) fn copy_rest(&mut self) -> Result<u64, RingFault> {
         let fault = &mut None;
         let copied = &mut self.copied;
         let drained =
-            ring::drain_all(self.memory.words(), &mut self.consumers, |record| note(record, copied, fault));
+            ring::drain_rest(self.memory.words(), &mut self.consumers, Self::TURN_RECORDS, |record| {
+                note(record, copied, fault);
+            });
         let drained = drained.map_err(RingFault::Ring)?;
         fault.take().map_or(Ok(drained.lost), |error| Err(RingFault::Record(error)))
     }

@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -19,6 +19,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use ttmem_wire::DESCRIPTORS_MAX;
 
+use super::diary::Diary;
+use crate::registry::Time;
+
 /// A connected, non-blocking socket.
 pub(super) struct Stream(AsyncFd<UnixStream>);
 
@@ -29,31 +32,44 @@ impl Stream {
     }
 
     /// Reads what there is, or has the task woken when there is something.
-    pub(super) fn poll_read(&mut self, task: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_read(
+        &mut self,
+        task: &mut Context<'_>,
+        space: &mut [u8],
+        diary: &Diary,
+        time: Time,
+    ) -> Poll<io::Result<Received>> {
         loop {
             let mut ready = ready!(self.0.poll_read_ready(task))?;
-            let Ok(outcome) = ready.try_io(|stream| receive(stream.get_ref(), space)) else { continue };
-            let Received { bytes, is_cut } = outcome?;
+            let Ok(outcome) = ready.try_io(|stream| take(stream.get_ref(), space, diary, time)) else {
+                continue;
+            };
+            let Taken { bytes, is_cut, order } = outcome?;
             if (1..space.len()).contains(&bytes) && !is_cut {
                 // The queue was emptied; asking once more only to hear so would cost a system call.
                 ready.clear_ready();
             }
-            return Poll::Ready(Ok(bytes));
+            return Poll::Ready(Ok(Received { bytes, order }));
         }
     }
 
     /// Reads what there is, whether the event loop has noticed it already or not.
-    pub(super) fn try_read(&self, space: &mut [u8]) -> Poll<io::Result<usize>> {
-        match receive(self.0.get_ref(), space) {
+    pub(super) fn try_read(&self, space: &mut [u8], diary: &Diary, time: Time) -> Poll<io::Result<Received>> {
+        match take(self.0.get_ref(), space, diary, time) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-            outcome => Poll::Ready(outcome.map(|received| received.bytes)),
+            outcome => Poll::Ready(outcome.map(|Taken { bytes, order, .. }| Received { bytes, order })),
         }
     }
 
+    /// What the connection is kept by beyond this daemon's end.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().as_fd()
+    }
+
     /// Writes as much as fits, waiting for room where there is none.
-    pub(super) async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(super) async fn write(&self, bytes: &[u8], diary: &Diary) -> io::Result<usize> {
         loop {
-            match self.try_write(bytes) {
+            match self.try_write(bytes, diary) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for_room().await?,
                 outcome => return outcome,
@@ -77,7 +93,7 @@ impl Stream {
             }
         };
         while written < bytes.len() {
-            written += self.write(&bytes[written..]).await?;
+            written += self.write(&bytes[written..], &Diary::default()).await?;
         }
         Ok(())
     }
@@ -89,21 +105,45 @@ impl Stream {
     }
 
     /// Writes as much as fits.
-    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.get_ref().write(bytes)
+    pub(super) fn try_write(&self, bytes: &[u8], diary: &Diary) -> io::Result<usize> {
+        match diary.send(self.descriptor(), bytes) {
+            Some(outcome) => outcome,
+            None => self.0.get_ref().write(bytes),
+        }
     }
 }
 
-struct Received {
+/// What a read came to.
+pub(super) struct Received {
+    /// How many bytes; 0 at the end.
+    pub(super) bytes: usize,
+    /// Their place in the journal, where there is one.
+    pub(super) order: Option<u64>,
+}
+
+struct Taken {
     bytes: usize,
+    order: Option<u64>,
     /// The kernel ends a read behind descriptors that the peer attached, though there may be more. They are nobody's and are closed.
     is_cut: bool,
 }
 
-fn receive(stream: &UnixStream, space: &mut [u8]) -> io::Result<Received> {
+/// Reads through the journal where there is one.
+fn take(stream: &UnixStream, space: &mut [u8], diary: &Diary, time: Time) -> io::Result<Taken> {
+    match diary.receive(stream.as_fd(), space, time) {
+        Some(received) => received.map(|received| {
+            let order = Some(received.order);
+            Taken { bytes: received.bytes, order, is_cut: received.is_cut }
+        }),
+        None => receive(stream, space),
+    }
+}
+
+fn receive(stream: &UnixStream, space: &mut [u8]) -> io::Result<Taken> {
     let (mut space, mut descriptors) = ([IoSliceMut::new(space)], RecvAncillaryBuffer::default());
     let received = recvmsg(stream, &mut space, &mut descriptors, RecvFlags::empty())?;
-    Ok(Received { bytes: received.bytes, is_cut: received.flags.contains(ReturnFlags::CTRUNC) })
+    let is_cut = received.flags.contains(ReturnFlags::CTRUNC);
+    Ok(Taken { bytes: received.bytes, order: None, is_cut })
 }
 
 /// Registers something that owns its descriptor with the event loop of this thread.

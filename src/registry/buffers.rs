@@ -206,6 +206,34 @@ impl Buffers {
         self.index.insert(self.hash(device, id), slot);
     }
 
+    /// Adds one that was stored, with the references that it had: at least one, each of a reporter of its own.
+    pub(super) fn restore(&mut self, list: &mut List, buffer: NewBuffer, references: &[(Reporter, u32)]) {
+        self.insert(list, buffer);
+        let slot = list.newest;
+        match references {
+            [(_, count)] if *count <= u32::from(u16::MAX) => self.record_mut(slot).references = *count as u16,
+            several => {
+                self.record_mut(slot).reporter = Reporter::SEVERAL;
+                several.iter().for_each(|(reporter, count)| self.references.add(slot, *reporter, *count));
+            }
+        }
+    }
+
+    /// A list's buffers, oldest first, with the references to them as they are stored.
+    pub(super) fn with_references(&self, list: &List) -> impl Iterator<Item = (&Record, Vec<(u16, u32)>)> {
+        let mut slot = list.oldest;
+        std::iter::from_fn(move || {
+            let record = (slot != NONE).then(|| self.record(slot))?;
+            let references = if record.reporter == Reporter::SEVERAL {
+                self.references.of(slot).iter().map(|(reporter, count)| (reporter.place(), *count)).collect()
+            } else {
+                vec![(record.reporter.place(), u32::from(record.references))]
+            };
+            slot = record.next;
+            Some((record, references))
+        })
+    }
+
     /// Removes a buffer from the index and its list.
     pub(super) fn remove(&mut self, list: &mut List, slot: Slot) -> Record {
         let record = *self.record(slot.number);

@@ -2,6 +2,7 @@
 //!
 //! The idea is to keep a sum for each client within the process that reports some, so that one of them may report anew what it holds.
 
+use super::image::ShareImage;
 use super::{KernelKind, KernelTally, MemoryType, Reporter};
 
 /// What is added up: all circular buffers of a device, or its kernels of one kind.
@@ -27,6 +28,24 @@ pub(super) struct BySize {
 }
 
 impl BySize {
+    /// All sums, as they are stored.
+    pub(super) fn image(&self) -> Vec<ShareImage> {
+        let image = |share: &Share| ShareImage {
+            device: share.sort.device,
+            memory_type: share.sort.memory_type as u8,
+            kernel: share.sort.kernel.map(|kind| kind as u8),
+            reporter: share.reporter.place(),
+            blocks: share.blocks,
+            bytes: share.bytes,
+        };
+        self.shares.iter().map(image).collect()
+    }
+
+    /// A sum that was stored.
+    pub(super) fn restore(&mut self, sort: Sort, reporter: Reporter, blocks: u64, bytes: u64) {
+        self.shares.push(Share { sort, reporter, blocks, bytes });
+    }
+
     /// A client has taken a block.
     pub(super) fn take(&mut self, sort: Sort, reporter: Reporter, bytes: u64) {
         let is_wanted = |share: &Share| share.sort == sort && share.reporter == reporter;

@@ -6,6 +6,7 @@
 use ttmem_wire::stats::{self, HolderDescription, HolderState};
 
 use super::MemoryType;
+use super::image::ImageError;
 use super::page::{HolderPlace, Pages};
 
 macro_rules! counters {
@@ -23,6 +24,21 @@ macro_rules! counters {
 
             fn words(&self) -> [u64; Self::WORDS] {
                 [$(self.$field),*]
+            }
+
+            /// All of them, as they are stored.
+            pub(super) fn to_words(self) -> Vec<u64> {
+                self.words().into()
+            }
+
+            /// Those that were stored. A version with more of them finds 0 for the others.
+            pub(super) fn of_words(stored: &[u64]) -> Result<Self, ImageError> {
+                if stored.len() > Self::WORDS {
+                    return Err(ImageError("a place has more counters than this version knows"));
+                }
+                let mut words = [0; Self::WORDS];
+                words[..stored.len()].copy_from_slice(stored);
+                Ok(Self::from_words(words))
             }
 
             fn from_words([$($field),*]: [u64; Self::WORDS]) -> Self {

@@ -31,7 +31,7 @@ impl ContainerNames {
 }
 
 /// A container, as far as its control group and whoever knows its names tell.
-#[derive(PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Container {
     id: String,
     pod_uid: Option<String>,
@@ -66,7 +66,18 @@ impl Container {
         let _ = self.names.set(names);
     }
 
-    fn is_settled(&self) -> bool {
+    /// Whether it is settled that nobody knows names for it.
+    pub fn is_nameless(&self) -> bool {
+        self.names.get().is_some_and(Option::is_none)
+    }
+
+    /// What is settled about its names, if that is.
+    pub(super) fn settled(&self) -> Option<Option<&ContainerNames>> {
+        self.names.get().map(Option::as_ref)
+    }
+
+    /// Whether there will be no other word about its names.
+    pub fn is_settled(&self) -> bool {
         self.names.get().is_some()
     }
 
@@ -101,7 +112,7 @@ pub struct ContainerMemory {
 }
 
 /// Byte-nanoseconds by device and memory type.
-type Held = BTreeMap<(u16, MemoryType), u128>;
+pub(super) type HeldPlaces = BTreeMap<(u16, MemoryType), u128>;
 
 /// What processes that are no longer shown have held, by container.
 #[derive(Clone, Default)]
@@ -114,7 +125,7 @@ pub(super) struct EndedContainers {
 struct Ended {
     container: Arc<Container>,
     since_ns: u64,
-    held: Held,
+    held: HeldPlaces,
 }
 
 impl EndedContainers {
@@ -125,7 +136,7 @@ impl EndedContainers {
         mut since_ns: u64,
         places: impl Iterator<Item = (u16, MemoryType, Counters)>,
     ) {
-        let mut held = Held::new();
+        let mut held = HeldPlaces::new();
         // Those that were not settled when they came may belong together by now.
         for other in self.ended.extract_if(.., |other| other.container.shares_series_with(container)) {
             since_ns = since_ns.min(other.since_ns);
@@ -135,6 +146,16 @@ impl EndedContainers {
             *held.entry((device, memory_type)).or_default() += counters.held_byte_ns();
         }
         self.ended.push(Ended { container: Arc::clone(container), since_ns, held });
+    }
+
+    /// All of them: the container, since when it counts, and what it has held.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&Arc<Container>, u64, HeldPlaces)> {
+        self.ended.iter().map(|Ended { container, since_ns, held }| (container, *since_ns, held.clone()))
+    }
+
+    /// Adds one that was stored.
+    pub(super) fn restore(&mut self, container: Arc<Container>, since_ns: u64, held: HeldPlaces) {
+        self.ended.push(Ended { container, since_ns, held });
     }
 
     /// Forgets those that ended longest ago, if they are too many. Containers that still have processes are no matter of this.

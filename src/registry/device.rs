@@ -11,6 +11,7 @@ use ttmem_wire::stats::{DeviceDescription, MEMORY_TYPES, MemoryFigures, Text, se
 use super::MemoryType;
 use super::feed::{AllocationFailure, FailureReason};
 use super::histogram::{Histogram, HistogramSnapshot, Observations, Scale};
+use super::image::{ImageError, MemoryImage};
 use super::page::{DevicePlace, Pages};
 
 /// Devices that one host can have; an index is below this.
@@ -287,6 +288,30 @@ impl DeviceMemory<'_> {
                 peak_bytes.fetch_max(highest, Relaxed);
             }
         });
+    }
+
+    /// What is stored of it.
+    pub(super) fn image(&self) -> MemoryImage {
+        MemoryImage {
+            peak_bytes: self.peak_bytes(),
+            sizes: self.history.sizes.image(),
+            lifetimes: self.history.lifetimes.image(),
+            failures: self.failures().into(),
+            largest_free_block_bytes: self.largest_free_block_bytes(),
+        }
+    }
+
+    /// What has been seen is what a stored one had seen.
+    pub(super) fn restore(&self, image: &MemoryImage) -> Result<(), ImageError> {
+        self.raise_peak(image.peak_bytes);
+        self.history.sizes.restore(&image.sizes)?;
+        self.history.lifetimes.restore(&image.lifetimes)?;
+        for (count, stored) in self.history.failures.iter().zip(&image.failures) {
+            count.store(*stored, Relaxed);
+        }
+        let largest = image.largest_free_block_bytes.map_or(0, |bytes| bytes.saturating_add(1));
+        self.history.largest_free_block_bytes_plus_one.store(largest, Relaxed);
+        Ok(())
     }
 
     /// Adds sizes of buffers that were allocated and lifetimes of buffers that were released.

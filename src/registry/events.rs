@@ -297,6 +297,15 @@ impl EventCounters {
         self.ring_refusals[refusal as usize].fetch_add(1, Relaxed);
     }
 
+    /// Sets counters to what a stored snapshot says. One that this version does not have is nobody's.
+    pub(super) fn restore(&self, stored: &[Vec<(String, u64)>; 4]) {
+        let [events, rejected, lost, omitted] = stored;
+        restore(Event::ALL, &self.events, Event::name, events);
+        restore(Rejection::ALL, &self.rejected, Rejection::name, rejected);
+        restore(Loss::ALL, &self.lost, Loss::name, lost);
+        restore(Omission::ALL, &self.omitted, Omission::name, omitted);
+    }
+
     pub(super) fn snapshot(&self) -> EventSnapshot {
         EventSnapshot {
             events: rows(Event::ALL, &self.events, Event::name),
@@ -313,6 +322,19 @@ impl EventCounters {
 
 fn rows<T: Copy>(all: &[T], values: &[AtomicU64], name: fn(T) -> &'static str) -> Vec<(&'static str, u64)> {
     all.iter().zip(values).map(|(label, value)| (name(*label), value.load(Relaxed))).collect()
+}
+
+fn restore<T: Copy>(
+    all: &[T],
+    counters: &[AtomicU64],
+    name: fn(T) -> &'static str,
+    stored: &[(String, u64)],
+) {
+    for (label, counter) in all.iter().zip(counters) {
+        if let Some((_, count)) = stored.iter().find(|(stored, _)| stored == name(*label)) {
+            counter.store(*count, Relaxed);
+        }
+    }
 }
 
 /// [`EventCounters`] at one instant: label value and count.

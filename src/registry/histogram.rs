@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::image::{DistributionImage, ImageError};
+
 /// The number of buckets: every u64 value has one.
 const BUCKETS: usize = 65;
 
@@ -119,6 +121,25 @@ impl Histogram {
             self.buckets[bucket].fetch_add(u64::from(count), Relaxed);
         }
         self.sum.fetch_add(std::mem::take(&mut observations.sum), Relaxed);
+    }
+
+    /// What is stored of it.
+    pub(super) fn image(&self) -> DistributionImage {
+        let buckets = self.buckets.iter().zip(0_u8..).map(|(bucket, number)| (number, bucket.load(Relaxed)));
+        DistributionImage {
+            buckets: buckets.filter(|(_, count)| *count > 0).collect(),
+            sum: self.sum.load(Relaxed),
+        }
+    }
+
+    /// Makes an empty one what a stored one was.
+    pub(super) fn restore(&self, image: &DistributionImage) -> Result<(), ImageError> {
+        for (bucket, count) in &image.buckets {
+            let bucket = self.buckets.get(usize::from(*bucket)).ok_or(ImageError("a bucket is unknown"))?;
+            bucket.store(*count, Relaxed);
+        }
+        self.sum.store(image.sum, Relaxed);
+        Ok(())
     }
 
     pub(super) fn snapshot(&self) -> HistogramSnapshot {

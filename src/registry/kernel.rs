@@ -12,6 +12,10 @@ pub enum KernelKind {
 }
 
 impl KernelKind {
+    /// All of them, in the order of their numbers.
+    pub(super) const ALL: [KernelKind; 3] =
+        [KernelKind::Application, KernelKind::Fabric, KernelKind::Dispatch];
+
     /// Its name in the log.
     pub const fn name(self) -> &'static str {
         match self {

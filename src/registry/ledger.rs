@@ -4,6 +4,8 @@
 //! readers' [`Cell`], once to the device's atomics. Publishing a whole batch as one step keeps the device's peak exact, because the
 //! highest point inside the batch is published with it.
 
+mod stored;
+
 use std::ops::Range;
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@
 
 pub mod daemon;
 mod row;
+
 use super::{MemorySnapshot, ProcessMemory, Reported};
 
 pub use row::{Kind, LabelledRow, Metric, Rows, Samples, Transport, Value};
@@ -13,7 +14,20 @@ const P: &[&str] = &["device", "memory_type", "pid", "process"];
 const K: &[&str] = &["device", "memory_type", "k8s_namespace_name", "k8s_pod_name", "k8s_container_name"];
 
 /// Every metric, in the order of the exposition.
-pub const METRICS: &[Metric] = &[
+pub const METRICS: &[Metric] = &{
+    let mut metrics = [OF_REGISTRY[0]; OF_REGISTRY.len() + daemon::METRICS.len()];
+    let mut number = 0;
+    while number < metrics.len() {
+        let is_first = number < OF_REGISTRY.len();
+        metrics[number] =
+            if is_first { OF_REGISTRY[number] } else { daemon::METRICS[number - OF_REGISTRY.len()] };
+        number += 1;
+    }
+    metrics
+};
+
+/// Those whose samples are in a snapshot, and what is known about the daemon.
+const OF_REGISTRY: &[Metric] = &[
     Metric {
         name: daemon::BUILD_INFO,
         kind: Kind::Gauge,
@@ -438,150 +452,6 @@ pub const METRICS: &[Metric] = &[
         help: "Samples in this exposition, by what they are about.",
         opentelemetry: None,
         samples: Samples::Series,
-    },
-    Metric {
-        name: daemon::SCRAPE_DURATION,
-        kind: Kind::Gauge,
-        unit: "s",
-        labels: &[],
-        help: "Time that the previous scrape took to answer.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::RELOAD_SUCCESSFUL,
-        kind: Kind::Gauge,
-        unit: "1",
-        labels: &[],
-        help: "Whether the configuration was accepted when it was last read.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::RELOAD_TIME,
-        kind: Kind::Gauge,
-        unit: "s",
-        labels: &[],
-        help: "Time since the epoch at which a configuration was last accepted.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::SANDBOX,
-        kind: Kind::Gauge,
-        unit: "1",
-        labels: &["layer"],
-        help: "Whether that layer of the sandbox is in force: 0 where the setting or the kernel does without it.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::OTLP_EXPORTED,
-        kind: Kind::Counter,
-        unit: "{item}",
-        labels: &["signal"],
-        help: "Spans, data points and log records that the collector has accepted; absent while OTLP is off.",
-        opentelemetry: Some("otel.sdk.exporter.{item}.exported"),
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::OTLP_DROPPED,
-        kind: Kind::Counter,
-        unit: "{item}",
-        labels: &["signal", "reason"],
-        help: "Spans, data points and log records that were given up; absent while OTLP is off.",
-        opentelemetry: Some("otel.sdk.exporter.{item}.exported"),
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::OTLP_FAILURES,
-        kind: Kind::Counter,
-        unit: "{request}",
-        labels: &["signal", "reason"],
-        help: "Requests that failed; most are tried again. Absent while OTLP is off.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::OTLP_QUEUE_ITEMS,
-        kind: Kind::Gauge,
-        unit: "{item}",
-        labels: &["signal"],
-        help: "Spans, data points and log records that wait or are on their way; absent while OTLP is off.",
-        opentelemetry: Some("otel.sdk.exporter.{item}.inflight"),
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::OTLP_QUEUE_BYTES,
-        kind: Kind::Gauge,
-        unit: "By",
-        labels: &["signal"],
-        help: "Memory that they take, estimated; absent while OTLP is off.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::HISTORY_SAMPLES,
-        kind: Kind::Counter,
-        unit: "{sample}",
-        labels: &["tier"],
-        help: "Points written to the history, by the time that each stands for; absent while there is none.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::HISTORY_EVENTS,
-        kind: Kind::Counter,
-        unit: "{event}",
-        labels: &[],
-        help: "Events written to the history; absent while there is none.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::HISTORY_DROPPED,
-        kind: Kind::Counter,
-        unit: "{item}",
-        labels: &["reason"],
-        help: "What the history misses: samples (queue), events (moments), or both as the disk failed for long (storage). Absent while there is none.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::HISTORY_ERRORS,
-        kind: Kind::Counter,
-        unit: "{error}",
-        labels: &["reason"],
-        help: "Attempts to write to the history that failed; they are made again. Absent while there is none.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::HISTORY_QUEUE_ITEMS,
-        kind: Kind::Gauge,
-        unit: "{item}",
-        labels: &[],
-        help: "Samples that wait for the history's writer; absent while there is none.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::HISTORY_SIZE_BYTES,
-        kind: Kind::Gauge,
-        unit: "By",
-        labels: &[],
-        help: "Room that the history takes on the disk; absent while there is none.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::HISTORY_LAST_WRITE,
-        kind: Kind::Gauge,
-        unit: "s",
-        labels: &[],
-        help: "Time since the epoch at which the history was last written to; absent while there is none.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
     },
 ];
 

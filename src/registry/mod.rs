@@ -7,6 +7,7 @@ mod memory_type;
 mod events;
 mod exemplars;
 mod histogram;
+mod image;
 
 mod buffers;
 mod by_size;
@@ -64,6 +65,7 @@ pub use exemplars::{Exemplar, Exemplars, PlaceExemplars};
 pub use exit::Exit;
 pub use feed::{AllocationFailure, Ending, FEED_OCCURRENCES_MAX, FailureReason, Occurrence, RejectedPeer};
 pub use histogram::{HistogramSnapshot, Scale};
+pub use image::{ImageError, RegistryImage};
 pub use kernel::{KernelKind, KernelTally};
 pub use kubelet::{Assigned, Kubelet, KubeletFailure, KubeletSnapshot, KubeletSource, SourceSnapshot};
 pub use ledger::{Allocated, BUFFER_BYTES_MAX, Batch, CELL_BYTES_MAX, PROCESS_BUFFERS_MAX, Refusal};
@@ -192,10 +194,8 @@ impl Registry {
             return Arc::clone(process);
         }
         births.count += 1;
-        let telling = self.feed.as_ref().map(|(_, policy)| Telling::new(*policy));
-        let room = Room::new(Arc::clone(&self.rooms), info.uid);
-        let process =
-            Arc::new(Process::new(identity, info, births.count, now_ns, Ledger::new(telling, room)));
+        let ledger = self.new_ledger(info.uid);
+        let process = Arc::new(Process::new(identity, info, births.count, now_ns, ledger));
         births.known.insert(identity, Arc::clone(&process));
         // An ended process of the same pid would have the same labels, and a scrape may not say two things of one series.
         let namesakes =
@@ -210,6 +210,32 @@ impl Registry {
             ended_containers: Arc::clone(&world.ended_containers),
         }));
         process
+    }
+
+    /// An empty ledger of a user's process; it tells nothing where nobody listens.
+    fn new_ledger(&self, uid: u32) -> Ledger {
+        let telling = self.feed.as_ref().map(|(_, policy)| Telling::new(*policy));
+        Ledger::new(telling, Room::new(Arc::clone(&self.rooms), uid))
+    }
+
+    /// The process of that identity, if it is known.
+    pub fn known_process(&self, identity: Identity) -> Option<Arc<Process>> {
+        self.births.lock().known.get(&identity).cloned()
+    }
+
+    /// Every process that is shown, in the order of their first reports.
+    pub fn processes(&self) -> Vec<Arc<Process>> {
+        self.world().processes.iter().cloned().collect()
+    }
+
+    /// The names of a container have been found, or that it has none.
+    pub fn settle_containers(&self, id: &str, names: Option<&ContainerNames>) {
+        let world = self.world();
+        let of_processes = world.processes.iter().filter_map(|process| process.info().container.as_ref());
+        let ended = world.ended_containers.entries().map(|(container, _, _)| container);
+        for container in of_processes.chain(ended).filter(|container| container.id() == id) {
+            container.settle(names.cloned());
+        }
     }
 
     /// Starts changes to what a process holds. Other batches of the same process wait until this one is dropped.

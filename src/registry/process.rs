@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
+use serde::{Deserialize, Serialize};
 use ttmem_wire::stats::{HolderDescription, Text};
 
 use super::ledger::Ledger;
@@ -12,7 +13,7 @@ use super::page::Pages;
 use super::{Cell, Container, Exit, KernelKind, KernelTally, MemoryType, ProcessMemory};
 
 /// What makes a process the same one: a pid alone is used again. Those of one pid stand together in their order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Identity {
     /// The process id, as the daemon sees it.
     pub pid: u32,
@@ -21,7 +22,7 @@ pub struct Identity {
 }
 
 /// How a process was first heard of: the `source` label.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Source {
     /// It reported over the socket.
     Socket,
@@ -40,7 +41,7 @@ impl Source {
 }
 
 /// The Slurm job that a process belongs to.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SlurmJob {
     /// The job's number.
     pub job_id: u32,
@@ -51,7 +52,7 @@ pub struct SlurmJob {
 }
 
 /// How a Slurm job is known.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum SlurmSource {
     /// The control group, which Slurm has made and the job cannot leave.
     Cgroup,

@@ -24,6 +24,18 @@ impl Reporter {
     }
 }
 
+impl Reporter {
+    /// Its place.
+    pub(super) fn place(self) -> u16 {
+        self.0
+    }
+
+    /// The client in a place that was stored; `None` for none that there can be.
+    pub(super) fn stored(place: u16) -> Option<Reporter> {
+        (usize::from(place) < Reporter::COUNT_MAX).then_some(Reporter(place))
+    }
+}
+
 /// Who has reported to a ledger so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum Reporters {
@@ -76,6 +88,11 @@ impl References {
         let Some(shares) = self.by_slot.get_mut(&slot) else { return true };
         shares.retain(|(known, _)| *known != reporter);
         shares.is_empty()
+    }
+
+    /// Whose they are.
+    pub(super) fn of(&self, slot: u32) -> &[(Reporter, u32)] {
+        self.by_slot.get(&slot).map_or(&[], Vec::as_slice)
     }
 
     /// How many there are to a buffer.

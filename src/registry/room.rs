@@ -51,7 +51,7 @@ impl Rooms {
     fn take(&self, uid: u32) -> Result<u64, Refusal> {
         let mut taken = self.taken.lock();
         let of_user = taken.by_user.get(&uid).copied().unwrap_or(0);
-        let free = self.limits.buffers_max - taken.buffers;
+        let free = self.limits.buffers_max.saturating_sub(taken.buffers);
         let free_of_user = self.limits.user_buffers_max.saturating_sub(of_user);
         let granted = STEP_BUFFERS.min(free).min(free_of_user);
         if granted == 0 {
@@ -60,6 +60,12 @@ impl Rooms {
         taken.buffers += granted;
         taken.by_user.insert(uid, of_user + granted);
         Ok(granted)
+    }
+
+    fn take_all(&self, uid: u32, buffers: u64) {
+        let mut taken = self.taken.lock();
+        taken.buffers += buffers;
+        *taken.by_user.entry(uid).or_default() += buffers;
     }
 
     fn give_back(&self, uid: u32, buffers: u64) {
@@ -97,6 +103,13 @@ impl Room {
         }
         self.buffers += self.rooms.take(self.uid)?;
         Ok(())
+    }
+
+    /// There is room for that many buffers, which were here before: a bound that is lower by now holds for new ones alone.
+    pub(super) fn restore(&mut self, live: usize) {
+        let missing = (live as u64).saturating_sub(self.buffers);
+        self.rooms.take_all(self.uid, missing);
+        self.buffers += missing;
     }
 
     /// Gives back what that many buffers do not need.

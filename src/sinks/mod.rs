@@ -6,6 +6,7 @@ pub mod analyst;
 pub mod history;
 pub mod http;
 pub mod otlp;
+pub mod state;
 pub mod traces;
 
 pub mod query;

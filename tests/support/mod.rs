@@ -24,6 +24,7 @@ pub mod raw_rings;
 pub mod regions;
 pub mod reporter;
 pub mod rules;
+pub mod supervisor;
 pub mod trace;
 pub mod victoria_metrics;
 pub mod web;

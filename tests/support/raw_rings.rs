@@ -44,7 +44,11 @@ pub struct RawRing {
 impl RawRing {
     /// Asks for a ring and switches to it.
     pub fn open(daemon: &Daemon) -> RawRing {
-        let mut connection = Connection::open(daemon, 144);
+        RawRing::on(Connection::open(daemon, 144))
+    }
+
+    /// The same over a connection that is there.
+    pub fn on(mut connection: Connection) -> RawRing {
         connection.send(&[hello(0, 1, 1, RECORDS)]);
         let (reply, mut descriptors) = receive(&connection.stream);
         assert_eq!((reply[0], reply[4]), (HELLO, 1));
@@ -70,6 +74,11 @@ impl RawRing {
         self.words[at + 5].store(self.order, Ordering::Relaxed);
         self.order += 1;
         self.words[TAIL].store(tail + 1, Ordering::Release);
+    }
+
+    /// Whether there is room for one more.
+    pub fn has_room(&self) -> bool {
+        self.tail().wrapping_sub(self.head()) < RECORDS
     }
 
     pub fn set_tail(&self, tail: u64) {

@@ -12,7 +12,7 @@ mod geometry;
 mod producer;
 mod word;
 
-pub use consumer::{Consumer, Drained, RingError, drain, drain_all, prepare_sleep, wake};
+pub use consumer::{Consumer, Drained, RingError, drain, drain_all, drain_rest, prepare_sleep, wake};
 pub use geometry::{
     Geometry, RING_RECORDS_MAX, RING_RECORDS_MIN, RINGS_MAGIC, RINGS_MAX, RINGS_VERSION, initialise,
 };

@@ -7,20 +7,16 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use tracing::warn;
-use ttmem_wire::{DescriptorKind, Features, Geometry, Hello, HelloReply, Layout};
+use ttmem_wire::{DescriptorKind, Features, Geometry, HelloReply};
 
-use super::{DRAIN_TURNS_MAX, Framing, Session, now};
+use super::{DRAIN_TURNS_MAX, Session, now};
 use crate::clock;
 use crate::ingest::apply::{BadFrame, Fault};
+use crate::ingest::conversation::Ask;
+use crate::ingest::note::{Note, Packed};
 use crate::ingest::processes::Tracked;
 use crate::ingest::ring::{RingFault, Rings};
-use crate::registry::{Loss, Pages, Rejection, RingRefusal, Time};
-
-/// What a client has asked for.
-pub(super) struct Ask {
-    features: Features,
-    geometry: Geometry,
-}
+use crate::registry::{Loss, Pages, Rejection, RingRefusal};
 
 /// What is handed over with an answer.
 #[derive(Default)]
@@ -39,34 +35,9 @@ impl<'a> Offer<'a> {
 }
 
 impl Session {
-    /// Acts on a HELLO, or notes what is to be answered.
-    pub(super) fn heed(&mut self, hello: Hello, time: Time) -> Result<(), Fault> {
-        match hello {
-            Hello::Ask { features, rings, records, client } => {
-                self.identify(client, time)?;
-                self.ask = Some(Ask { features, geometry: Geometry::nearest(rings, records) });
-            }
-            Hello::Switch if self.rings.is_some() && !self.is_switched => {
-                let events = self.context.registry.events();
-                events.disconnect(self.framing.label());
-                events.connect_ring();
-                self.is_switched = true;
-            }
-            Hello::Switch => self.context.registry.events().reject(Rejection::UnexpectedType),
-            Hello::Renew { number, client } => self.applier.renew(number, client, time)?,
-            Hello::Identify { client } => self.identify(client, time)?,
-        }
-        Ok(())
-    }
-
-    /// Heeds who the client says that it is. One that only wants to read says nothing, and is not made known as a process.
-    fn identify(&mut self, client: u64, time: Time) -> Result<(), Fault> {
-        if client == 0 { Ok(()) } else { Ok(self.applier.identify(client, time)?) }
-    }
-
     /// Answers with what the client may have. What it may not have it goes on without, so nothing here is an error of the session's.
     pub(super) async fn answer(&mut self, ask: Ask) -> Result<(), Fault> {
-        if !matches!(self.framing, Framing::Known(Layout::Bytes144)) {
+        if !self.conversation.speaks_largest() {
             self.context.registry.events().reject(Rejection::UnexpectedType);
             return Ok(());
         }
@@ -85,23 +56,38 @@ impl Session {
             let bytes = devices.size_bytes();
             offer.add(Features::STATS_PAGE, DescriptorKind::DevicePage, bytes, devices.descriptor());
             // Whoever is in a namespace of its own is not to learn who else is on the host.
-            if self.applier.sees_processes() {
+            if self.conversation.applier.sees_processes() {
                 let bytes = processes.size_bytes();
                 offer.add(Features::STATS_PAGE, DescriptorKind::ProcessPage, bytes, processes.descriptor());
             }
         }
+        if offer.features.has(Features::STATS_PAGE) {
+            // The pages are this daemon's: whoever reads them is to notice that another one has come.
+            self.diary.forsake();
+        } else if let Some(rings) = self.rings.as_ref().filter(|_| has_new_rings) {
+            // Before the client has them, so that nothing is ever in them that the next daemon cannot read.
+            self.diary.note(now(), &Note::GaveRings(rings.image()));
+            for descriptor in rings.descriptors() {
+                self.diary.keep_too(descriptor);
+            }
+        }
         let reply = HelloReply::new(offer.features, geometry, self.context.instance, &offer.list);
-        Ok(self.stream.write_with(&reply.encode(), &offer.descriptors).await?)
+        self.stream.write_with(&reply.encode(), &offer.descriptors).await?;
+        self.diary.note(now(), &Note::Answered);
+        Ok(())
     }
 
     /// Makes the client's rings; false if it gets none, or has some already.
     fn make_rings(&mut self, geometry: Geometry) -> Result<bool, Fault> {
-        let process = self.applier.join(now())?;
+        let process = self.conversation.applier.join(now())?;
         if self.rings.is_some() {
             return Ok(false);
         }
         match self.rings_of(&process, geometry) {
-            Ok(rings) => self.rings = Some(rings),
+            Ok(rings) => {
+                self.conversation.has_rings = true;
+                self.rings = Some(rings);
+            }
             Err(refusal) => self.context.registry.events().refuse_rings(refusal),
         }
         Ok(self.rings.is_some())
@@ -111,7 +97,8 @@ impl Session {
         if !process.is_watched() {
             return Err(RingRefusal::Unwatched);
         }
-        let (peer, uid) = (self.applier.peer_pid(), self.applier.peer_uid());
+        let applier = &self.conversation.applier;
+        let (peer, uid) = (applier.peer_pid(), applier.peer_uid());
         let admit = || self.context.throttle.admit("rings", clock::monotonic_ns());
         let grant = self.context.ring_memory.grant(uid, geometry.bytes()).inspect_err(|refusal| {
             if let (RingRefusal::UserMemory, Some(suppressed)) = (refusal, admit()) {
@@ -129,7 +116,9 @@ impl Session {
 
     /// Applies all that has been in the rings until now; false where that was too much for one turn.
     pub(super) fn catch_up(&mut self) -> Result<bool, Fault> {
-        let Some(geometry) = self.rings.as_ref().filter(|_| self.is_switched).map(Rings::geometry) else {
+        let Some(geometry) =
+            self.rings.as_ref().filter(|_| self.conversation.is_switched()).map(Rings::geometry)
+        else {
             return Ok(true);
         };
         let records = u64::from(geometry.rings()) * u64::from(geometry.records());
@@ -148,7 +137,13 @@ impl Session {
     /// One turn of the rings: copies records if none wait, and applies them. Gives how many were applied.
     pub(super) fn read_rings(&mut self) -> Result<usize, Fault> {
         let Some(rings) = &mut self.rings else { return Ok(0) };
-        let copied = if rings.has_backlog() { Ok(0) } else { rings.copy() };
+        let copied = if rings.has_backlog() {
+            Ok(0)
+        } else {
+            let copied = rings.copy();
+            self.write_down(&copied);
+            copied
+        };
         let applied = self.apply_copied()?;
         self.judge(&copied)?;
         Ok(applied)
@@ -156,17 +151,35 @@ impl Session {
 
     /// The peer is gone or says no more: applies all that it has left.
     pub(super) async fn empty_rings(&mut self) {
-        let Some(rings) = self.rings.as_mut().filter(|_| self.is_switched) else { return };
-        let copied = rings.copy_all();
-        while self.rings.as_ref().is_some_and(Rings::has_backlog) {
-            if let Err(fault) = self.apply_copied() {
-                return self.refuse(&fault);
+        loop {
+            let Some(rings) = self.rings.as_mut().filter(|_| self.conversation.is_switched()) else { return };
+            let (before, copied) = (rings.copied().len(), rings.copy_rest());
+            let has_come = rings.copied().len() > before;
+            self.write_down(&copied);
+            while self.rings.as_ref().is_some_and(Rings::has_backlog) {
+                if let Err(fault) = self.apply_copied() {
+                    return self.conversation.refuse(&fault);
+                }
+                tokio::task::yield_now().await;
             }
-            tokio::task::yield_now().await;
+            if let Err(fault) = self.judge(&copied) {
+                return self.conversation.refuse(&fault);
+            }
+            if !has_come {
+                return;
+            }
         }
-        if let Err(fault) = self.judge(&copied) {
-            self.refuse(&fault);
+    }
+
+    /// Puts into the journal what has just been copied, and only then gives its room back: what a ring has no more the journal has.
+    fn write_down(&self, copied: &Result<u64, RingFault>) {
+        let Some(rings) = &self.rings else { return };
+        let lost = copied.as_ref().copied().unwrap_or(0);
+        if self.diary.is_on() && (lost > 0 || rings.has_backlog()) {
+            let records = rings.copied().iter().map(|record| Packed(record.encode())).collect();
+            self.diary.note(now(), &Note::Records { lost, records, rings: rings.image() });
         }
+        rings.give_back_room();
     }
 
     /// The daemon stops: applies what is there, as long as it comes to an end.
@@ -175,7 +188,7 @@ impl Session {
             match self.catch_up() {
                 Ok(false) => {}
                 Ok(true) => return,
-                Err(fault) => return self.refuse(&fault),
+                Err(fault) => return self.conversation.refuse(&fault),
             }
         }
     }
@@ -184,9 +197,10 @@ impl Session {
     fn apply_copied(&mut self) -> Result<usize, Fault> {
         let Some(rings) = &mut self.rings else { return Ok(0) };
         let mut records = rings.take_copied();
-        let used = self.applier.apply_records(&records, now())?;
+        let (time, applier) = (now(), &mut self.conversation.applier);
+        let used = applier.apply_records(&records, time)?;
         // There is nothing to negotiate in a ring.
-        let _ = self.applier.take_hello();
+        let _ = applier.take_hello();
         records.drain(..used);
         rings.give_back(records);
         Ok(used)

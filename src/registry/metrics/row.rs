@@ -6,7 +6,7 @@ use crate::registry::{
 };
 
 /// One metric family.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Metric {
     /// Its name in Prometheus, unit and `_total` included.
     pub name: &'static str,

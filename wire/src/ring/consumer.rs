@@ -74,6 +74,22 @@ impl Consumer {
         Consumer { gives_back: false, ..Consumer::new(geometry, ring) }
     }
 
+    /// One that goes on where another has ended, and gives room back only when it is told to ([`Consumer::give_back`]): when what it
+    /// has read is where nothing can take it away any more.
+    pub fn resume(geometry: Geometry, ring: u32, head: u64, lost: u64) -> Consumer {
+        Consumer { head, tail: head, lost, gives_back: false, ..Consumer::new(geometry, ring) }
+    }
+
+    /// How many reports the writer has counted as lost, as far as that has been read.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Gives the room back that has been read.
+    pub fn give_back<W: Word>(&self, words: &[W]) {
+        self.place.head(words).store(self.head.to_le(), Release);
+    }
+
     /// How many records have been taken.
     pub fn head(&self) -> u64 {
         self.head
@@ -121,7 +137,7 @@ impl Consumer {
     /// Gives the room back.
     fn publish<W: Word>(&self, words: &[W]) {
         if self.gives_back {
-            self.place.head(words).store(self.head.to_le(), Release);
+            self.give_back(words);
         }
     }
 
@@ -159,7 +175,17 @@ pub fn drain_all<W: Word>(
     consumers: &mut [Consumer],
     apply: impl FnMut(&Record),
 ) -> Result<Drained, RingError> {
-    take(words, consumers, u64::MAX, u64::MAX, apply)
+    drain_rest(words, consumers, u64::MAX, apply)
+}
+
+/// The same, up to `records_max` of them.
+pub fn drain_rest<W: Word>(
+    words: &[W],
+    consumers: &mut [Consumer],
+    records_max: u64,
+    apply: impl FnMut(&Record),
+) -> Result<Drained, RingError> {
+    take(words, consumers, u64::MAX, records_max, apply)
 }
 
 fn take<W: Word>(

@@ -1,0 +1,169 @@
+//! One session's end of the journal, and of the store in which a connection outlives the daemon.
+//!
+//! The idea is that all of ingest writes down what it does through one of these, whether there is a journal or not.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use sd_notify::NotifyState;
+
+use super::note::Note;
+use crate::activation::KEPT_PREFIX;
+use crate::clock;
+use crate::journal::{Journal, Journalled, Moment};
+use crate::registry::Time;
+
+/// Who writes; by default to nowhere.
+#[derive(Default)]
+pub(super) struct Diary {
+    journal: Option<Arc<Journal>>,
+    /// The journal's writer of the thread that this is used on.
+    writer: usize,
+    session: u64,
+    /// Whether the connection is in the supervisor's store.
+    is_kept: AtomicBool,
+}
+
+/// Where diaries come from.
+#[derive(Default)]
+pub(super) struct Diaries {
+    journal: Option<Arc<Journal>>,
+    /// Whether there is a store.
+    has_store: bool,
+    next_session: AtomicU64,
+}
+
+impl Diaries {
+    /// Those of a journal, where there is one; sessions are numbered from `next_session` on.
+    pub(super) fn new(journal: Option<Arc<Journal>>, next_session: u64) -> Diaries {
+        // Without a journal the next daemon would not know in the middle of which frame a connection is.
+        let has_store = journal.is_some() && std::env::var_os("NOTIFY_SOCKET").is_some();
+        Diaries { journal, has_store, next_session: AtomicU64::new(next_session) }
+    }
+
+    /// A new session's, on the thread of that number.
+    pub(super) fn open(&self, thread: usize) -> Diary {
+        self.reopen(thread, self.next_session.fetch_add(1, Relaxed), false)
+    }
+
+    /// That of a session which goes on.
+    pub(super) fn reopen(&self, thread: usize, session: u64, is_kept: bool) -> Diary {
+        Diary { journal: self.journal.clone(), writer: thread, session, is_kept: AtomicBool::new(is_kept) }
+    }
+
+    /// That of whoever is no session; the last writer is theirs.
+    pub(super) fn common(&self) -> Diary {
+        Diary {
+            journal: self.journal.clone(),
+            writer: usize::MAX,
+            session: 0,
+            is_kept: AtomicBool::new(false),
+        }
+    }
+
+    /// Puts a session's connection into the supervisor's store. What is sent there is its before anything else happens.
+    pub(super) fn keep(&self, diary: &Diary, connection: BorrowedFd<'_>) -> io::Result<()> {
+        if !self.has_store || !diary.is_on() {
+            return Ok(());
+        }
+        let name = diary.name();
+        // A client that has gone leaves something to read: the store is not to drop its connection before that has been.
+        let states = [NotifyState::FdStore, NotifyState::FdName(&name), NotifyState::Custom("FDPOLL=0")];
+        sd_notify::notify_with_fds(&states, &[connection])?;
+        diary.is_kept.store(true, Relaxed);
+        Ok(())
+    }
+}
+
+impl Diary {
+    /// A connection that was kept is nobody's.
+    pub(super) fn forget(name: &str) {
+        // Nobody listens who could have kept it.
+        let _ = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+    }
+
+    /// Under which name the session's connection is kept.
+    pub(super) fn name(&self) -> String {
+        format!("{KEPT_PREFIX}{:x}", self.session)
+    }
+
+    /// Keeps something else that belongs to the connection, if that is kept.
+    pub(super) fn keep_too(&self, descriptor: BorrowedFd<'_>) {
+        if self.is_kept() {
+            let name = self.name();
+            let states = [NotifyState::FdStore, NotifyState::FdName(&name), NotifyState::Custom("FDPOLL=0")];
+            // Without it the next daemon finds the connection alone, and closes it.
+            let _ = sd_notify::notify_with_fds(&states, &[descriptor]);
+        }
+    }
+
+    /// Whether there is a journal.
+    pub(super) fn is_on(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.is_on())
+    }
+
+    /// Whether the connection outlives the daemon, and the next one will know what to do with it.
+    pub(super) fn is_kept(&self) -> bool {
+        self.is_on() && self.is_kept.load(Relaxed)
+    }
+
+    /// Writes something down, and gives its place.
+    pub(super) fn note(&self, time: Time, note: &Note) -> Option<u64> {
+        let journal = self.journal.as_ref()?;
+        journal.writer(self.writer).note(journal, self.session, moment(time), &note.encode())
+    }
+
+    /// Receives from the session's connection into the journal; `None` where there is none.
+    pub(super) fn receive(
+        &self,
+        connection: BorrowedFd<'_>,
+        space: &mut [u8],
+        time: Time,
+    ) -> Option<io::Result<Journalled>> {
+        let journal = self.journal.as_ref()?;
+        loop {
+            let received = journal.writer(self.writer).receive(
+                journal,
+                connection,
+                self.session,
+                moment(time),
+                space,
+            )?;
+            match received {
+                // Said of a connection whose client left our answers unread, before what it had sent itself is given.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+                received => return Some(received),
+            }
+        }
+    }
+
+    /// Sends over the session's connection what it takes, and writes down how much; `None` where there is no journal.
+    pub(super) fn send(&self, connection: BorrowedFd<'_>, bytes: &[u8]) -> Option<io::Result<usize>> {
+        let journal = self.journal.as_ref()?;
+        journal.writer(self.writer).send(journal, connection, self.session, moment(now()), bytes)
+    }
+
+    /// The connection is not to outlive the daemon after all.
+    pub(super) fn forsake(&self) {
+        if self.is_kept.swap(false, Relaxed) {
+            Diary::forget(&self.name());
+        }
+    }
+
+    /// The connection is over.
+    pub(super) fn close(&self, time: Time, is_finished: bool) {
+        self.note(time, &Note::Closed { is_finished });
+        self.forsake();
+    }
+}
+
+fn moment(time: Time) -> Moment {
+    Moment { monotonic_ns: time.monotonic_ns, unix_ns: time.unix_ns }
+}
+
+fn now() -> Time {
+    let (monotonic_ns, unix_ns) = clock::now();
+    Time { monotonic_ns, unix_ns }
+}
