@@ -23,6 +23,16 @@ const UNBUILT: (&str, &str, &str) = ("/", "unbuilt.html", "text/html; charset=ut
 /// What the page is made from.
 const SOURCES: [&str; 7] =
     ["package.json", "package-lock.json", ".npmrc", "tsconfig.json", "build.mjs", "index.html", "src"];
+/// How npm gets what the lock file names: nothing that packages bring is run, and where there is no network, that is soon found out.
+const INSTALL: [&str; 7] = [
+    "ci",
+    "--omit=dev",
+    "--ignore-scripts",
+    "--no-audit",
+    "--no-fund",
+    "--prefer-offline",
+    "--fetch-retries=1",
+];
 
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-env-changed=TTMEM_REVISION");
@@ -89,9 +99,7 @@ fn build(folder: &Path) -> Option<PathBuf> {
     for file in SOURCES {
         copy(&Path::new("ui").join(file), &folder.join(file)).ok()?;
     }
-    // Nothing that packages bring is run before it is asked for.
-    let install = ["ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
-    npm(folder, &install)?;
+    npm(folder, &INSTALL)?;
     npm(folder, &["run", "--silent", "build"])?;
     Some(folder.join("dist"))
 }

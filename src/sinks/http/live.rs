@@ -93,8 +93,11 @@ pub(super) fn answer(sources: &Sources, method: &Method) -> Result<Response<Body
 
 /// The events for one listener, without an end of their own.
 pub(super) struct Stream {
-    next: Pin<Box<dyn Future<Output = Option<(Bytes, Listening)>> + Send>>,
+    next: Pin<Box<dyn Future<Output = Next> + Send>>,
 }
+
+/// An event, and the listener who waits for the one after it.
+type Next = Option<(Bytes, Listening)>;
 
 impl Stream {
     pub(super) fn poll_event(&mut self, task: &mut Context<'_>) -> Poll<Option<Bytes>> {
@@ -115,7 +118,7 @@ struct Listening {
 }
 
 impl Listening {
-    async fn next(mut self) -> Option<(Bytes, Listening)> {
+    async fn next(mut self) -> Next {
         let moment = loop {
             self.moments.changed().await.ok()?;
             // It is none when the sampler did not see yet that somebody listens.
