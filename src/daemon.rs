@@ -32,7 +32,7 @@ use crate::registry::{FeedPolicy, Pages, Registry, Time};
 use crate::sandbox::{self, Layer, Scope};
 use crate::sinks::analyst;
 use crate::sinks::history::{Archive, History};
-use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
+use crate::sinks::http::{self, DaemonMetrics, Listener, Live, Sources, Web};
 use crate::sinks::otlp::{Exported, Otlp, Span};
 use crate::sinks::sampler::Sampler;
 use crate::sinks::state;
@@ -111,8 +111,9 @@ async fn serve(
     let host = Arc::new(traces::host());
     let processes_max = config.processes_max as usize;
     let archive = config.history().map(|history| Archive::new(&history.directory));
+    let (live, telling) = Live::new(Arc::clone(&host), archive.is_some());
     let sources =
-        Sources::new(Arc::clone(&registry), metrics, processes_max, web, Arc::clone(&host), archive);
+        Sources::new(Arc::clone(&registry), metrics, processes_max, web, Arc::clone(&host), archive, live);
     let sources = Arc::new(sources);
     let exported = exemplify(&registry);
     let otlp = config.otlp.is_on().then(|| Otlp::start(&config, &sources, exported)).transpose()?;
@@ -124,7 +125,8 @@ async fn serve(
 
     let history = config.history().map(|history| History::start(&history, &sources)).transpose()?;
     let (history, remembering) = history.unzip();
-    let watching = remembering.into_iter().chain([analyst::listener(Arc::clone(&registry))]).collect();
+    let watching =
+        remembering.into_iter().chain([analyst::listener(Arc::clone(&registry)), telling]).collect();
     let sampler = Sampler::start(Arc::clone(&registry), watching).context("cannot start the sampler")?;
 
     // Signals first: one that comes while the rest starts must not be lost.

@@ -146,7 +146,7 @@ fn the_page_leads_to_everything() {
     }
     // The past is there once its database has been opened.
     wait_for("the past", || (daemon.get("/api/v1/events").status == 200).then_some(()));
-    for path in links {
+    for path in links.into_iter().filter(|link| link.starts_with('/')) {
         assert_eq!(daemon.get(path).status, 200, "{path}");
     }
 }

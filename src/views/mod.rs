@@ -11,3 +11,4 @@ pub mod text;
 
 pub mod findings;
 pub mod json;
+pub mod live;

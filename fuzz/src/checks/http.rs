@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use ttmem::registry::{Identity, MemoryType, ProcessInfo, Registry, Source};
-use ttmem::sinks::http::{DaemonMetrics, Sources, Web, converse};
+use ttmem::sinks::http::{DaemonMetrics, Live, Sources, Web, converse};
 use ttmem::sinks::traces;
 
 /// More than a whole answer has.
@@ -61,7 +61,10 @@ impl Server {
         }
         let metrics = DaemonMetrics::new("0.0.0", "none", 0.0).expect("new names");
         let web = Web::load(None).expect("nothing to read");
-        let sources = Sources::new(registry, metrics, 100, web, Arc::new(traces::host()), None);
+        let host = Arc::new(traces::host());
+        // Without a sampler a stream ends after its first event.
+        let (live, _) = Live::new(Arc::clone(&host), false);
+        let sources = Sources::new(registry, metrics, 100, web, host, None, live);
         let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
         Server { runtime, sources: Arc::new(sources) }
     }

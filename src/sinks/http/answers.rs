@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use parking_lot::Mutex;
 
+use super::live::Stream;
 use crate::clock;
 
 /// Bytes that are handed out at once. What is below is in the library's hands and no longer noticed.
@@ -25,13 +26,13 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// An answer that is to be handed out.
-    pub(super) fn hand_out(&self, content: Bytes) -> Answer {
+    /// An answer that is to be handed out. As something comes of a stream every second, one that waits is not taken either.
+    pub(super) fn hand_out(&self, rest: Rest) -> Answer {
         let taken_ns = Arc::new(AtomicU64::new(clock::monotonic_ns()));
         let mut all = self.taken_ns.lock();
         all.retain(|answer| answer.strong_count() > 0);
         all.push(Arc::downgrade(&taken_ns));
-        Answer { rest: content, taken_ns }
+        Answer { rest, taken_ns }
     }
 
     /// For how long the one that has waited for longest has done so; 0 if none waits.
@@ -43,10 +44,16 @@ impl Answers {
     }
 }
 
-/// What is left of an answer.
+/// An answer that is on its way.
 pub(super) struct Answer {
-    rest: Bytes,
+    rest: Rest,
     taken_ns: Arc<AtomicU64>,
+}
+
+/// What is left of it.
+pub(super) enum Rest {
+    Content(Bytes),
+    Live(Stream),
 }
 
 impl Body for Answer {
@@ -55,20 +62,30 @@ impl Body for Answer {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        task: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.taken_ns.store(clock::monotonic_ns(), Relaxed);
-        let length = self.rest.len().min(PIECE_BYTES);
-        let piece = self.rest.split_to(length);
-        Poll::Ready((length > 0).then(|| Ok(Frame::data(piece))))
+        match &mut self.rest {
+            Rest::Content(content) => {
+                let length = content.len().min(PIECE_BYTES);
+                let piece = content.split_to(length);
+                Poll::Ready((length > 0).then(|| Ok(Frame::data(piece))))
+            }
+            Rest::Live(stream) => {
+                stream.poll_event(task).map(|event| event.map(|event| Ok(Frame::data(event))))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
+        matches!(&self.rest, Rest::Content(content) if content.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
+        match &self.rest {
+            Rest::Content(content) => SizeHint::with_exact(content.len() as u64),
+            Rest::Live(_) => SizeHint::default(),
+        }
     }
 }
 
@@ -82,8 +99,8 @@ mod tests {
     fn an_answer_is_handed_out_whole_and_its_wait_is_known() {
         let answers = Answers::default();
         let content = Bytes::from_iter((0..3 * PIECE_BYTES + 1).map(|number| number as u8));
-        let mut answer = answers.hand_out(content.clone());
-        let (done, begun_ns) = (answers.hand_out(Bytes::new()), clock::monotonic_ns());
+        let mut answer = answers.hand_out(Rest::Content(content.clone()));
+        let (done, begun_ns) = (answers.hand_out(Rest::Content(Bytes::new())), clock::monotonic_ns());
         drop(done);
         answer.taken_ns.store(begun_ns, Relaxed);
         assert_eq!(answers.longest_wait_ns(begun_ns + 7), 7);

@@ -1,4 +1,4 @@
-//! What an answer is made of: bytes that are there, or pieces that are made as the client takes them.
+//! What an answer is made of: bytes that are there, pieces that are made as the client takes them, or events as they come.
 
 use std::fmt;
 use std::io;
@@ -8,11 +8,15 @@ use std::task::{Context, Poll};
 use http_body_util::Full;
 use hyper::body::{Bytes, Frame, SizeHint};
 
+use super::live::Stream;
+
 /// An answer's body.
 pub(super) enum Body {
     Whole(Full<Bytes>),
     /// Their lengths together are not known when the head is sent.
     Pieces(Box<dyn Iterator<Item = io::Result<Vec<u8>>> + Send>),
+    /// They have no end.
+    Live(Stream),
 }
 
 impl fmt::Debug for Body {
@@ -20,6 +24,7 @@ impl fmt::Debug for Body {
         match self {
             Body::Whole(whole) => whole.fmt(f),
             Body::Pieces(_) => f.write_str("Pieces"),
+            Body::Live(_) => f.write_str("Live"),
         }
     }
 }
@@ -40,20 +45,23 @@ impl hyper::body::Body for Body {
             Body::Pieces(pieces) => {
                 Poll::Ready(pieces.next().map(|piece| piece.map(|bytes| Frame::data(Bytes::from(bytes)))))
             }
+            Body::Live(stream) => {
+                stream.poll_event(task).map(|event| event.map(|event| Ok(Frame::data(event))))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Body::Whole(whole) => whole.is_end_stream(),
-            Body::Pieces(_) => false,
+            Body::Pieces(_) | Body::Live(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Whole(whole) => whole.size_hint(),
-            Body::Pieces(_) => SizeHint::default(),
+            Body::Pieces(_) | Body::Live(_) => SizeHint::default(),
         }
     }
 }

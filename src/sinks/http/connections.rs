@@ -12,12 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::body::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
-use super::answers::{Answer, Answers};
+use super::answers::{Answer, Answers, Rest};
 use super::authentication::Peer;
 use crate::clock;
 
@@ -113,9 +112,9 @@ impl Seat {
     }
 
     /// An answer that may go out on one of several streams.
-    pub(super) fn hand_out(&self) -> impl Fn(Bytes) -> Answer + Clone + Send + 'static {
+    pub(super) fn hand_out(&self) -> impl Fn(Rest) -> Answer + Clone + Send + 'static {
         let activity = Arc::clone(&self.activity);
-        move |content| activity.answers.hand_out(content)
+        move |rest| activity.answers.hand_out(rest)
     }
 
     /// Until the connection has to go: because its place is needed, or because it has been still for too long.

@@ -7,7 +7,9 @@ mod connections;
 mod daemon_metrics;
 mod fits;
 mod listener;
+mod live;
 mod negotiation;
+mod page;
 mod parameters;
 mod past;
 mod pieces;
@@ -24,6 +26,7 @@ use tokio::sync::Semaphore;
 
 pub use daemon_metrics::DaemonMetrics;
 pub use listener::{ListenError, Listener};
+pub use live::Live;
 pub use server::{converse, serve};
 pub use web::Web;
 
@@ -47,6 +50,7 @@ pub struct Sources {
     /// What ids are derived from.
     pub host: Arc<Host>,
     past: past::Past,
+    live: Live,
 }
 
 impl Sources {
@@ -58,9 +62,10 @@ impl Sources {
         web: Web,
         host: Arc<Host>,
         archive: Option<Archive>,
+        live: Live,
     ) -> Sources {
         let scrapes = Arc::new(Semaphore::new(scrape::SCRAPES_MAX));
-        Sources { registry, metrics, processes_max, scrapes, web, host, past: past::Past::new(archive) }
+        Sources { registry, metrics, processes_max, scrapes, web, host, past: past::Past::new(archive), live }
     }
 
     fn access(&self) -> Arc<web::Access> {

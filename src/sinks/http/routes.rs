@@ -8,12 +8,11 @@ use serde::Serialize;
 
 use super::parameters::{BufferRequest, FitRequest, ProcessRequest, refuse_any};
 use super::problem::Problem;
-use super::{Body, Sources, fits, past, scrape};
+use super::{Body, Sources, fits, live, page, past, scrape};
 use crate::clock;
 use crate::registry::Time;
 use crate::views::{findings, json};
 
-const HTML: &str = "text/html; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
@@ -24,7 +23,6 @@ pub(super) async fn answer<B>(sources: &Arc<Sources>, request: &Request<B>) -> R
     }
     let query = request.uri().query();
     let answer = match request.uri().path() {
-        "/" => Ok(content(HTML, include_str!("landing.html").into())),
         "/metrics" => scrape::answer(sources, request).await,
         // Whoever asks gets through to the event loop: that is what healthy means. Ready follows from listening.
         "/-/healthy" => refuse_any(query).map(|()| content(PLAIN, "ttmem is healthy.\n".into())),
@@ -46,7 +44,8 @@ pub(super) async fn answer<B>(sources: &Arc<Sources>, request: &Request<B>) -> R
             .map_err(Problem::from),
         "/api/v1/range" => past::range(sources, query).await,
         "/api/v1/events" => past::events(sources, query).await,
-        path => Err(Problem::not_found(path)),
+        "/api/v1/live" => refuse_any(query).and_then(|()| live::answer(sources, request.method())),
+        path => page::answer(path, request.headers()).ok_or_else(|| Problem::not_found(path)),
     };
     answer.unwrap_or_else(Problem::into_response)
 }

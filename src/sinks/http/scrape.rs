@@ -130,7 +130,7 @@ fn patience(headers: &HeaderMap) -> Result<Duration, Problem> {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::{DaemonMetrics, Web};
+    use super::super::{DaemonMetrics, Live, Web};
     use super::*;
     use crate::registry::Registry;
     use crate::views::trace::Host;
@@ -139,7 +139,9 @@ mod tests {
         let metrics = DaemonMetrics::new("0.0.0", "none", 0.0).expect("new names");
         let web = Web::load(None).expect("nothing to read");
         let host = Host { name: "h".into(), id: "1".into(), boot_id: "2".into() };
-        Arc::new(Sources::new(Arc::new(registry), metrics, 1, web, Arc::new(host), None))
+        let host = Arc::new(host);
+        let (live, _) = Live::new(Arc::clone(&host), false);
+        Arc::new(Sources::new(Arc::new(registry), metrics, 1, web, host, None, live))
     }
 
     #[test]

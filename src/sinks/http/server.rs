@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
-use super::answers::Answer;
+use super::answers::{Answer, Rest};
 use super::authentication::Peer;
 use super::connections::{Connections, STILL_MAX, Seat, Watched};
 use super::listener::{Accepted, Listener};
@@ -208,9 +208,13 @@ async fn discard(body: &mut Incoming) {
 async fn in_pieces(
     response: Response<Body>,
     method: &Method,
-    hand_out: impl Fn(Bytes) -> Answer,
+    hand_out: impl Fn(Rest) -> Answer,
 ) -> Response<Answer> {
     let (mut head, body) = response.into_parts();
+    let body = match body {
+        Body::Live(stream) => return Response::from_parts(head, hand_out(Rest::Live(stream))),
+        body @ (Body::Whole(_) | Body::Pieces(_)) => body,
+    };
     let mut content = match body.collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) => {
@@ -223,7 +227,7 @@ async fn in_pieces(
         head.headers.insert(CONTENT_LENGTH, content.len().into());
         content.clear();
     }
-    Response::from_parts(head, hand_out(content))
+    Response::from_parts(head, hand_out(Rest::Content(content)))
 }
 
 /// The TLS handshake. Whoever speaks plain HTTP is told so, as it is the likeliest mistake.
