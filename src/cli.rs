@@ -3,9 +3,11 @@
 pub mod demo;
 mod man;
 mod pages;
+mod random;
 mod run;
 pub mod screen;
 mod server;
+pub mod soak;
 pub mod status;
 mod trust;
 
@@ -56,6 +58,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> 
         Some(("status", matches)) => status::run(&status_options(matches)?),
         Some(("run", matches)) => run::run(matches),
         Some(("demo", matches)) => demo::run(matches),
+        Some(("soak", matches)) => soak::run(matches),
         Some(("bench", matches)) => bench::run(matches),
         Some(("check-config", matches)) => check_config(matches),
         Some(("completions", matches)) => completions(matches),
@@ -114,6 +117,7 @@ fn command() -> Command {
             status_command(),
             run::command(),
             demo::command(),
+            soak::command(),
             bench::command(),
             check_config_command(),
             completions_command(),
