@@ -83,7 +83,7 @@ impl Drill {
 
     /// Draws one operation and does it.
     pub(super) fn step(&mut self) -> anyhow::Result<()> {
-        let operation = plan::draw(&mut self.random);
+        let operation = plan::draw(&mut self.random, self.tally.operations);
         self.note(format!("{operation:?}"));
         self.tally.operations += 1;
         match operation {

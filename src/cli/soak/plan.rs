@@ -67,8 +67,20 @@ const WEIGHTS: &[(Operation, u64)] = &[
     (Operation::Upgrade, 4),
 ];
 
-/// What happens next.
-pub(super) fn draw(random: &mut Random) -> Operation {
+/// Operations from one rough time to the next, and how long each lasts. In between, the daemon is left alone, as otherwise no daemon would
+/// ever live long enough to show what it accumulates.
+const CYCLE: u64 = 10_000;
+const ROUGH: u64 = 2_000;
+
+/// What happens next, after so many operations.
+pub(super) fn draw(random: &mut Random, operations: u64) -> Operation {
+    let drawn = draw_any(random);
+    let ends_daemon =
+        matches!(drawn, Operation::KillDaemon | Operation::KillDaemonUnderLoad | Operation::Upgrade);
+    if ends_daemon && operations % CYCLE >= ROUGH { Operation::Burst } else { drawn }
+}
+
+fn draw_any(random: &mut Random) -> Operation {
     let sum: u64 = WEIGHTS.iter().map(|(_, weight)| weight).sum();
     let mut place = random.between(1, sum);
     for (operation, weight) in WEIGHTS {
@@ -227,7 +239,7 @@ mod tests {
     fn a_seed_gives_the_same_plan_again_and_all_of_it() {
         let plan = |seed| {
             let mut random = Random::new(seed);
-            (0..20_000).map(|_| draw(&mut random)).collect::<Vec<_>>()
+            (0..20_000).map(|operations| draw(&mut random, operations)).collect::<Vec<_>>()
         };
         let drawn = plan(1);
         assert_eq!(drawn, plan(1));
