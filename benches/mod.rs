@@ -12,6 +12,7 @@ mod exporting;
 mod growth;
 mod http;
 mod latency;
+mod leaks;
 mod limit;
 mod load;
 mod measure;
@@ -123,6 +124,11 @@ const ROWS: &[Row] = &[
         name: "memory",
         about: "resident memory at rest, and with 10,000 series and 100,000 buffers",
         measure: resident::memory,
+    },
+    Row {
+        name: "leaks",
+        about: "simulated processes with and without leaks: when are they suspected?",
+        measure: leaks::detection,
     },
     Row {
         name: "growth-clients",

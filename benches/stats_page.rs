@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use anyhow::Context;
+use ttmem_client::Monitor;
 use ttmem_wire::stats::DevicePage;
 
 use super::clients::{CLIENTS, Fleet, Plan, TURN_FRAMES, Way};
@@ -12,7 +13,6 @@ use super::query::Client;
 use super::report::{self, Figure, Finding, Goal, Report};
 use super::servers::{Server, Subject};
 use super::{Bench, Row};
-use crate::monitor::Monitor;
 
 /// Reads between two looks at the clock: one read takes less time than a look.
 const BATCH_READS: u32 = 1_000;

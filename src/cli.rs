@@ -1,6 +1,7 @@
 //! The command line: which commands there are, what their help says, and how a failure is told.
 
 pub mod demo;
+mod fits;
 mod man;
 mod pages;
 mod random;
@@ -56,6 +57,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> 
     match matches.subcommand() {
         Some(("serve", matches)) => daemon::run(&Origin::new(matches, env::vars_os())),
         Some(("status", matches)) => status::run(&status_options(matches)?),
+        Some(("fits", matches)) => fits::run(matches),
         Some(("run", matches)) => run::run(matches),
         Some(("demo", matches)) => demo::run(matches),
         Some(("soak", matches)) => soak::run(matches),
@@ -115,6 +117,7 @@ fn command() -> Command {
         .subcommands([
             serve_command(),
             status_command(),
+            fits::command(),
             run::command(),
             demo::command(),
             soak::command(),

@@ -26,6 +26,7 @@ use crate::config::{
 use crate::heap;
 use crate::ingest::{Devices, Ingest, Memory};
 use crate::registry::{FeedPolicy, Pages, Registry, Time};
+use crate::sinks::analyst;
 use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
 use crate::sinks::otlp::{Exported, Otlp, Span};
 use crate::sinks::state;
@@ -125,6 +126,7 @@ async fn serve(
     info!(path = %socket_path.display(), "taking allocation reports");
 
     let (stop, stopping) = watch::channel(false);
+    analyst::start(Arc::clone(&registry), stopping.clone()).context("cannot start the analyst")?;
     for listener in &listeners {
         info!(address = listener.name(), "listening");
     }
@@ -216,7 +218,6 @@ fn recorder_policy(spans: &SpansConfig) -> RecorderPolicy {
     RecorderPolicy {
         spans_per_second_max: spans.per_second_max,
         interval_ns: spans.interval_seconds.saturating_mul(1000 * NS_PER_MS),
-        growth_bytes_min: spans.size_bytes_min,
     }
 }
 

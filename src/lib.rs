@@ -8,7 +8,6 @@ pub mod config;
 pub mod heap;
 pub mod journal;
 pub mod mapping;
-pub mod monitor;
 pub mod socket;
 pub mod throttle;
 
@@ -16,6 +15,7 @@ pub mod ingest;
 
 pub mod registry;
 
+pub mod analysis;
 pub mod views;
 
 pub mod sinks;

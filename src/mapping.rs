@@ -35,8 +35,8 @@ impl Mapping {
     }
 
     fn words(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping begins at a page, is `count` words long, and lives as long as `self`. Its file cannot shrink: `Shared`
-        // has sealed it, and `View` has checked that. Any bits are a word, and other processes' writes are seen as atomic ones.
+        // SAFETY: the mapping begins at a page, is `count` words long, and lives as long as `self`. Its file cannot shrink, as
+        // `Shared` has sealed it. Any bits are a word, and other processes' writes are seen as atomic ones.
         unsafe { std::slice::from_raw_parts(self.words.as_ptr(), self.count) }
     }
 }
@@ -101,28 +101,6 @@ impl Shared {
     }
 }
 
-/// Memory that another process writes.
-pub struct View {
-    mapping: Mapping,
-}
-
-impl View {
-    /// Maps all of what a descriptor stands for. It must be sealed against shrinking, or reading could end in a signal.
-    pub fn map(descriptor: BorrowedFd<'_>) -> io::Result<View> {
-        if !fcntl_get_seals(descriptor)?.contains(SealFlags::SHRINK) {
-            return Err(io::Error::other("the memory can be taken away while it is read: it is not sealed"));
-        }
-        let bytes = usize::try_from(fstat(descriptor)?.st_size).map_err(io::Error::other)?;
-        Ok(View { mapping: Mapping::new(descriptor, bytes, ProtFlags::READ)? })
-    }
-
-    /// The words, as they are at this moment.
-    #[inline]
-    pub fn words(&self) -> &[AtomicU64] {
-        self.mapping.words()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering::Relaxed;
@@ -136,7 +114,7 @@ mod tests {
     #[test]
     fn what_is_written_is_seen_by_who_maps_it() {
         let shared = Shared::create("test", BYTES).expect("memory");
-        let view = View::map(shared.descriptor()).expect("a mapping");
+        let view = Mapping::new(shared.descriptor(), BYTES, ProtFlags::READ).expect("a mapping");
         assert_eq!((view.words().len(), view.words()[1023].load(Relaxed)), (BYTES / 8, 0));
         shared.words()[1023].store(7, Relaxed);
         assert_eq!(view.words()[1023].load(Relaxed), 7);
@@ -168,14 +146,5 @@ mod tests {
         assert_eq!(shared.words()[0].load(Relaxed), 7);
         assert_eq!(ftruncate(shared.descriptor(), 0), Err(Errno::PERM));
         assert_eq!(fcntl_add_seals(shared.descriptor(), SealFlags::WRITE), Err(Errno::PERM));
-    }
-
-    #[test]
-    fn memory_that_can_be_taken_away_is_not_mapped() {
-        let unsealed = memfd_create("test", MemfdFlags::ALLOW_SEALING).expect("memory");
-        ftruncate(&unsealed, BYTES as u64).expect("a size");
-        assert!(View::map(unsealed.as_fd()).is_err());
-        let (no_memory, _) = io::pipe().expect("a pipe");
-        assert!(View::map(no_memory.as_fd()).is_err());
     }
 }

@@ -217,3 +217,39 @@ fn who_renews_is_known_only_by_what_it_says_from_then_on() {
     metrics.assert_adds_up();
     assert_eq!(metrics.sum("ttmem_device_orphaned_buffers_total", &[]), 0.0);
 }
+
+/// A HELLO of a client that says who it is.
+fn hello_of(client: u64, step: u8, number: u64) -> Frame {
+    Frame { timestamp: client, ..hello(step, number, 0, 0) }
+}
+
+#[test]
+fn a_client_that_says_who_it_is_renews_itself_alone() {
+    const IDENTIFY: u8 = 3;
+    let daemon = Daemon::start(&[]);
+    let mut nameless = Connection::open(&daemon, 144);
+    nameless.send(&[Frame::alloc(0, 1, 1), Frame::alloc(0, 1000, 9)]);
+    assert_eq!(nameless.query(0).dram(), 1001);
+    let mut one = Connection::open(&daemon, 144);
+    one.send(&[hello_of(77, IDENTIFY, 0), Frame::alloc(0, 10, 2), Frame::alloc(0, 1000, 9)]);
+    assert_eq!(one.query(0).dram(), 1011, "a buffer of two clients is one");
+    let mut anew = Connection::open(&daemon, 144);
+    anew.send(&[hello_of(77, 2, 1), Frame::alloc(0, 20, 2)]);
+    assert_eq!(anew.query(0).dram(), 1021, "what the nameless have reported stays");
+    one.send(&[Frame::free(0, 2), Frame::free(0, 1), Frame::alloc(0, 5000, 5)]);
+    assert_eq!(one.query(0).dram(), 1021, "its older connection's reports count no more");
+    let mut other = Connection::open(&daemon, 144);
+    other.send(&[hello_of(78, 2, 1), Frame::alloc(0, 300, 3)]);
+    assert_eq!(other.query(0).dram(), 1321, "the numbers of two clients have nothing to do with each other");
+    nameless.send(&[hello(2, 1, 0, 0)]);
+    assert_eq!(nameless.query(0).dram(), 320, "the nameless are one among others");
+    // More names than are remembered, and a fork's pid, which is no client of this process: nobody is harmed.
+    let names: Vec<Frame> = (0..5000).map(|name| hello_of(1 << 40 | name, IDENTIFY, 0)).collect();
+    let mut crowd = Connection::open(&daemon, 144);
+    crowd.send(&names);
+    crowd.send(&[Frame::alloc(0, 4000, 4)]);
+    assert_eq!(crowd.query(0).dram(), 4320);
+    other.send(&[hello_of(78, 2, 2)]);
+    assert_eq!(other.query(0).dram(), 4020);
+    daemon.metrics().assert_adds_up();
+}

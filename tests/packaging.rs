@@ -265,11 +265,18 @@ fn check_other_users_are_seen(machine: &Machine) {
     machine.run(&format!("rm {region} && kill {model}"));
 }
 
-/// The sandbox leaves the daemon the names of containers, and nothing else of /var.
+/// The sandbox leaves the daemon the names of containers and its own state, and nothing else of /var.
 fn check_pods_are_named(machine: &Machine) {
-    let seen =
-        machine.run("nsenter -t $(pgrep -x ttmem) -m find /var -mindepth 1 -not -path '/var/tmp*' | sort");
-    assert_eq!(seen, format!("/var/log\n{CONTAINERS}\n{CONTAINERS}/llama-0_ml_server-{CONTAINER}.log\n"));
+    let seen = machine.run(
+        "nsenter -t $(pgrep -x ttmem) -m find /var -mindepth 1 -not -path '/var/tmp*' \
+         -not -path '/var/lib/ttmem/*' | sort",
+    );
+    assert_eq!(
+        seen,
+        format!(
+            "/var/lib\n/var/lib/ttmem\n/var/log\n{CONTAINERS}\n{CONTAINERS}/llama-0_ml_server-{CONTAINER}.log\n"
+        )
+    );
     let mut client =
         Peer::start(machine.command("python3").args(["/peers/field_clients.py", "--socket", SOCKET]));
     let group = machine.run(&format!(

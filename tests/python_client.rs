@@ -207,6 +207,31 @@ fn a_daemon_that_is_killed_and_started_again_is_exact_again() {
 }
 
 #[test]
+fn two_clients_of_a_process_are_both_exact_again() {
+    let daemon = Daemon::start(&[]);
+    let mut program = Program::open(&daemon.socket());
+    program.ask(json!({"op": "open", "socket": daemon.socket()}));
+    program.ask(json!({"op": "allocate", "device": 0, "size": 4096, "type": "DRAM"}));
+    program.ask(json!({"op": "allocate", "device": 0, "size": 100, "type": "DRAM", "client": 1}));
+    // Known to both, as to a library and to the program that uses it.
+    for client in [0, 1] {
+        program.ask(
+            json!({"op": "allocate", "device": 0, "size": 7, "type": "DRAM", "id": 9, "client": client}),
+        );
+    }
+    let is_exact = |metrics: &support::Metrics| metrics.usage(0, "dram") == Some(4203.0);
+    daemon.wait_for_metrics("both clients", is_exact);
+    let daemon = Daemon::start_in(daemon.kill(), &[]);
+    daemon.wait_for_metrics("both clients, told anew", |metrics| {
+        is_exact(metrics) && metrics.events("hello") == 2.0
+    });
+    program.ask(json!({"op": "deallocate", "id": 9, "client": 1}));
+    program.ask(json!({"op": "allocate", "device": 0, "size": 1, "type": "L1", "client": 1}));
+    let metrics = daemon.wait_for_metrics("the free", |metrics| metrics.usage(0, "l1") == Some(1.0));
+    assert_eq!(metrics.usage(0, "dram"), Some(4203.0), "the other has it still");
+}
+
+#[test]
 fn a_daemon_that_stands_still_neither_blocks_nor_loses_what_lives() {
     let daemon = Daemon::start(&[]);
     let mut program = Program::open(&daemon.socket());
@@ -333,6 +358,68 @@ fn statistics_need_no_daemon() {
     assert_eq!(told["statistics"], json!([[0, "L1", 300, 600, 2, 200]]));
     let printed = program.ask(json!({"op": "watch"}));
     assert_eq!(printed["printed"], "ttmem: device 0 l1                 300 B  peak      600 B  2 buffers\n");
+}
+
+#[test]
+fn a_monitor_reads_what_the_daemon_shares() {
+    let daemon = Daemon::start(&["--device", "0=n150"]);
+    let mut program = Program::open(&daemon.socket());
+    program.ask(json!({"op": "allocate", "device": 0, "size": 4096, "type": "DRAM", "id": 1}));
+    program.ask(json!({"op": "allocate", "device": 0, "size": 100, "type": "DRAM", "id": 2}));
+    program.ask(json!({"op": "deallocate", "id": 2}));
+    program.ask(json!({"op": "cb", "device": 0, "size": 7, "free": false}));
+    program.flush();
+    let socket = daemon.socket();
+    let look = json!({"op": "monitor", "socket": socket});
+    let told = program.ask(look.clone());
+    let device = &told["devices"][0];
+    assert_eq!((&device["board"], &device["arch_name"]), (&json!("n150"), &json!("wormhole_b0")));
+    assert_eq!((&device["usage_bytes"]["dram"], &device["usage_bytes"]["cb"]), (&json!(4096), &json!(7)));
+    assert_eq!(device["peak_bytes"]["dram"], 4196);
+    let limit = [("device", "0"), ("memory_type", "dram")];
+    let limit = daemon.metrics().value("ttmem_device_memory_limit_bytes", &limit);
+    assert_eq!(device["limit_bytes"]["dram"].as_f64(), limit);
+    assert_eq!((&told["device_9"], &told["missing"]), (&Value::Null, &json!(0)));
+    let holdings = told["holdings"].as_array().unwrap();
+    let dram = holdings.iter().find(|holding| holding["memory_type"] == "dram").unwrap();
+    assert_eq!((holdings.len(), &dram["pid"]), (2, &json!(program.pid())));
+    let figures = ["usage_bytes", "peak_bytes", "buffers", "allocations", "frees", "freed_bytes"];
+    assert_eq!(figures.map(|figure| dram[figure].as_u64().unwrap()), [4096, 4196, 1, 2, 1, 100]);
+    assert_eq!((&dram["device_id"], &dram["has_ended"]), (&json!(0), &json!(false)));
+
+    // Nothing is asked again: what changes is seen, and so is the daemon's end.
+    program.ask(json!({"op": "allocate", "device": 0, "size": 10, "type": "L1"}));
+    program.flush();
+    let told = program.ask(look.clone());
+    assert_eq!((&told["devices"][0]["usage_bytes"]["l1"], &told["is_connected"]), (&json!(10), &json!(true)));
+    let _directory = daemon.kill();
+    let told = program.ask(look);
+    assert_eq!(
+        (&told["devices"][0]["usage_bytes"]["l1"], &told["is_connected"]),
+        (&json!(10), &json!(false))
+    );
+}
+
+#[test]
+fn a_monitor_says_why_there_is_nothing_to_read() {
+    let directory = Directory::new();
+    let socket = directory.join("socket");
+    let mut program = Program::open(&socket);
+    let look = json!({"op": "monitor", "socket": socket});
+    let (kind, error) = program.refused(look.clone());
+    assert_eq!(kind, "ConnectionError");
+    assert!(error.contains("socket: no stats page to read") && error.contains("ttmem serve"), "{error}");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; FRAME_BYTES]).unwrap();
+        // An answer to something else.
+        stream.write_all(&[DEVICE_INFO_RESPONSE; FRAME_BYTES]).unwrap();
+    });
+    let (kind, error) = program.refused(look);
+    server.join().unwrap();
+    assert_eq!(kind, "ConnectionError");
+    assert!(error.contains("it answers something else"), "{error}");
 }
 
 #[test]

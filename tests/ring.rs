@@ -195,6 +195,56 @@ fn a_daemon_that_stands_still_holds_nobody_up() {
 }
 
 #[test]
+fn two_clients_of_a_process_are_told_apart_when_they_begin_anew() {
+    for options in ["", "frames"] {
+        let daemon = Daemon::start(&[]);
+        let mut reporter = Reporter::start(&daemon.socket(), options);
+        let mut tell = |lines: &[&str]| {
+            for line in lines {
+                assert_eq!(reporter.ask(line), "done");
+            }
+            reporter.flush_both();
+        };
+        // Buffer 500 is reported by both, as by a preloaded library and by the program itself.
+        tell(&["allocate 0 1 10 100", "second allocate 0 100 10 10"]);
+        tell(&["allocate 0 500 1 7", "second allocate 0 500 1 7", "all_kinds"]);
+        assert_eq!(daemon.metrics().usage(0, "dram"), Some(1107.0), "{options}");
+        let of_one = daemon.metrics().usage(1, "cb").unwrap();
+        tell(&["second all_kinds"]);
+        assert_eq!(daemon.metrics().usage(1, "cb"), Some(2.0 * of_one));
+
+        // Both give it up, and begin anew when it goes on: on connections of the same run of the daemon.
+        daemon.freeze();
+        for line in ["allocate 0 1000 200000 1", "second allocate 0 1000000 200000 1"] {
+            assert_eq!(reporter.ask(line), "done");
+        }
+        for line in ["free 0 1001 199999", "second free 0 1000001 199999"] {
+            assert_eq!(reporter.ask(line), "done");
+        }
+        daemon.thaw();
+        reporter.flush_both();
+        let metrics = daemon.wait_for_metrics("two connections", |metrics| {
+            metrics.sum("ttmem_client_connections", &[]) == 2.0
+        });
+        assert_eq!(metrics.usage(0, "dram"), Some(1109.0), "{options}");
+        assert_eq!(metrics.usage(1, "cb"), Some(2.0 * of_one), "{options}");
+        metrics.assert_adds_up();
+
+        let daemon = Daemon::start_in(daemon.kill(), &[]);
+        reporter.flush_both();
+        let metrics = daemon.metrics();
+        assert_eq!(metrics.usage(0, "dram"), Some(1109.0), "{options}: both live sets");
+        assert_eq!(metrics.usage(1, "cb"), Some(2.0 * of_one), "{options}");
+        assert_eq!(reporter.ask("free 0 500 1"), "done");
+        reporter.flush_both();
+        assert_eq!(daemon.metrics().usage(0, "dram"), Some(1109.0), "the other has it still");
+        assert_eq!(reporter.ask("second free 0 500 1"), "done");
+        reporter.flush_both();
+        assert_eq!(daemon.metrics().usage(0, "dram"), Some(1102.0), "{options}");
+    }
+}
+
+#[test]
 fn who_does_not_wait_has_its_losses_counted() {
     let daemon = Daemon::start(&[]);
     let mut reporter = start_with_rings(&daemon, "records=64 drop");

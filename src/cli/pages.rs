@@ -3,10 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use ttmem_client::Monitor;
 use ttmem_wire::Arch;
 use ttmem_wire::stats::{DeviceFigures, Figure, HolderFigures, MEMORY_TYPE_NAMES, Text};
 
-use crate::monitor::Monitor;
 use crate::views::json::{Device, DeviceMemory, DeviceReported, Devices, HeldMemory, Process, Untracked};
 
 /// The last of [`MEMORY_TYPE_NAMES`] is the host's memory.
@@ -113,6 +113,8 @@ fn processes(holders: &[HolderFigures]) -> Vec<Process> {
             peak_bytes: holder.figure(Figure::PeakBytes),
             buffers: is_reported.then(|| holder.figure(Figure::Buffers)),
             allocated_bytes_total: is_reported.then(|| holder.figure(Figure::AllocatedBytes)),
+            // What it means is said by the API alone.
+            leak_score: None,
         });
     }
     let mut processes: Vec<_> = found.into_values().collect();

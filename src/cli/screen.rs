@@ -327,6 +327,7 @@ mod tests {
             peak_bytes: 7 << 30,
             buffers: Some(1204),
             allocated_bytes_total: None,
+            leak_score: None,
         };
         let process = Process {
             pid: 4711,

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
+use ttmem_client::Monitor;
 
 use super::screen::{self, Style};
 use super::server::Server;
 use super::{pages, print};
 use crate::clock;
-use crate::monitor::Monitor;
 use crate::views::json::{Devices, Processes};
 
 /// Back to the top left, and the rest of the screen cleared.

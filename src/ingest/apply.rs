@@ -10,9 +10,10 @@ use wire::{Header, Hello, Kind, Layout, Reply, Totals};
 use super::Context;
 use super::attribution::Attribution;
 use super::processes::Tracked;
+use super::reporters::ProcessClient;
 use crate::registry::{
     Allocated, AllocationFailure, Arch, Batch, BufferFilter, Cursor, DEVICES_MAX, Device, Event, KernelKind,
-    Loss, MemoryType, Refusal, Rejection, Time, TraceContext,
+    Loss, MemoryType, Refusal, Rejection, Reporter, Time, TraceContext,
 };
 
 /// Buffers that one dump lists singly; the sums beside them cover all.
@@ -33,13 +34,20 @@ pub(super) struct Applier {
     counts: [u64; Event::ALL.len()],
     /// A HELLO that the session has to act on before it goes on.
     hello: Option<Hello>,
-    /// The process's generation when the session negotiated: what it still brings of an earlier one counts no more.
-    generation: Option<u64>,
+    /// Which of its process's clients speaks, if it has said so.
+    speaker: Option<Speaker>,
+}
+
+/// Which client of its process a session is of.
+struct Speaker {
+    client: Arc<ProcessClient>,
+    /// The client's generation when it said so: what the session still brings of an earlier one counts no more.
+    generation: u64,
 }
 
 impl Applier {
     pub(super) fn new(context: Arc<Context>, attribution: Attribution) -> Self {
-        Self { context, attribution, counts: [0; Event::ALL.len()], hello: None, generation: None }
+        Self { context, attribution, counts: [0; Event::ALL.len()], hello: None, speaker: None }
     }
 
     /// What is applied next was received in the journal's entry of that order.
@@ -47,12 +55,16 @@ impl Applier {
         self.attribution.begin(order);
     }
 
-    pub(super) fn generation(&self) -> Option<u64> {
-        self.generation
+    /// Which of its process's clients speaks, and its generation then, as they are stored.
+    pub(super) fn speaker(&self) -> Option<(u64, u64)> {
+        self.speaker.as_ref().map(|speaker| (speaker.client.name(), speaker.generation))
     }
 
-    pub(super) fn set_generation(&mut self, generation: Option<u64>) {
-        self.generation = generation;
+    /// The client spoke before this daemon was there.
+    pub(super) fn restore_speaker(&mut self, name: u64, generation: u64, time: Time) -> io::Result<()> {
+        let client = self.peer_process(time)?.client(name);
+        self.speaker = Some(Speaker { client, generation });
+        Ok(())
     }
 
     pub(super) fn peer_pid(&self) -> u32 {
@@ -99,11 +111,22 @@ impl Applier {
         self.attribution.process(self.attribution.peer_pid(), time)
     }
 
-    /// The peer's process, of whose generation this session is from now on.
-    pub(super) fn negotiate(&mut self, time: Time) -> io::Result<Arc<Tracked>> {
-        let tracked = self.attribution.process(self.attribution.peer_pid(), time)?;
-        self.generation.get_or_insert_with(|| tracked.generation());
-        Ok(tracked)
+    /// The peer's process, of one of whose clients this session is from now on: of the nameless, if it has not said which.
+    pub(super) fn join(&mut self, time: Time) -> io::Result<Arc<Tracked>> {
+        if self.speaker.is_none() {
+            self.identify(0, time)?;
+        }
+        self.peer_process(time)
+    }
+
+    /// The session is of that client of the peer's process from now on, and of its present generation.
+    pub(super) fn identify(&mut self, name: u64, time: Time) -> io::Result<()> {
+        let client = self.peer_process(time)?.client(name);
+        if !self.speaker.as_ref().is_some_and(|speaker| Arc::ptr_eq(&speaker.client, &client)) {
+            let generation = client.generation();
+            self.speaker = Some(Speaker { client, generation });
+        }
+        Ok(())
     }
 
     /// Whether the peer can see the host's processes anyway.
@@ -115,16 +138,28 @@ impl Applier {
         self.attribution.peer_uid()
     }
 
-    /// The peer's process will report anew what it holds: what is known of it is forgotten.
-    pub(super) fn renew(&mut self, number: u64, time: Time) -> io::Result<()> {
-        let tracked = self.attribution.process(self.attribution.peer_pid(), time)?;
+    /// That client of the peer's process will report anew what it holds: what it has reported is forgotten.
+    pub(super) fn renew(&mut self, number: u64, name: u64, time: Time) -> io::Result<()> {
+        let tracked = self.peer_process(time)?;
+        let client = tracked.client(name);
         let mut batch = self.context.registry.batch(tracked.process(), time.monotonic_ns);
         // While the ledger is held, so that no older session comes in between. One that was overtaken by a newer one brings nothing.
-        if tracked.renew(number) {
+        if client.renew(number) {
+            batch.report_as(client.reporter());
             batch.forget();
         }
-        self.generation = Some(number);
+        self.speaker = Some(Speaker { client, generation: number });
         Ok(())
+    }
+
+    /// Who speaks for a claimed pid, and whether a newer session of the same client has said it all once more. To be called while the
+    /// process's ledger is held.
+    fn speaks_for(&self, claimed: u32) -> (Reporter, bool) {
+        // A fork that goes on using its parent's socket is no client of its parent's process.
+        let speaker = self.speaker.as_ref().filter(|_| claimed == self.peer_pid());
+        speaker.map_or_else(Default::default, |speaker| {
+            (speaker.client.reporter(), speaker.generation != speaker.client.generation())
+        })
     }
 
     /// Applies messages until there are no more, or until one has to wait: its place is given.
@@ -171,7 +206,8 @@ impl Applier {
             }
             let tracked = self.attribution.process(claimed, time)?;
             let mut batch = context.registry.batch(tracked.process(), time.monotonic_ns);
-            let is_outdated = self.generation.is_some_and(|own| own != tracked.generation());
+            let (reporter, is_outdated) = self.speaks_for(claimed);
+            batch.report_as(reporter);
             let mut at = at;
             next = loop {
                 self.counts[report.event as usize] += 1;

@@ -3,6 +3,7 @@
 //! The idea is that there is neither a socket nor a clock in here: the same bytes at the same times lead to the same state, for a client
 //! that sends them as well as for a journal that they are read from.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +72,8 @@ pub(super) struct ConversationImage {
     ask: Option<(u64, u32, u32)>,
     has_rings: bool,
     is_switched: bool,
-    generation: Option<u64>,
+    /// Which client of its process speaks, and its generation then.
+    speaker: Option<(u64, u64)>,
 }
 
 #[derive(Serialize, Deserialize, Default, PartialEq, Debug)]
@@ -98,20 +100,26 @@ impl ConversationImage {
 
 impl Conversation {
     /// One that begins.
-    pub(super) fn new(context: Arc<Context>, applier: Applier) -> Self {
+    pub(super) fn new(context: Arc<Context>, applier: Applier, time: Time) -> io::Result<Self> {
         let fresh = ConversationImage::fresh(&context);
-        Conversation::restore(context, applier, fresh)
+        Conversation::restore(context, applier, fresh, time)
     }
 
     /// One that was stored, and goes on.
-    pub(super) fn restore(context: Arc<Context>, mut applier: Applier, image: ConversationImage) -> Self {
-        let ConversationImage { framing, carry, offset, out, ask, has_rings, is_switched, generation } =
-            image;
+    pub(super) fn restore(
+        context: Arc<Context>,
+        mut applier: Applier,
+        image: ConversationImage,
+        time: Time,
+    ) -> io::Result<Self> {
+        let ConversationImage { framing, carry, offset, out, ask, has_rings, is_switched, speaker } = image;
         let ask = ask.map(|(features, rings, records)| Ask {
             features: Features(features),
             geometry: Geometry::nearest(rings, records),
         });
-        applier.set_generation(generation);
+        if let Some((name, generation)) = speaker {
+            applier.restore_speaker(name, generation, time)?;
+        }
         let framing = match framing {
             FramingImage::Waiting => Framing::Undetected(FirstFrame::Waiting),
             FramingImage::Applied => Framing::Undetected(FirstFrame::Applied),
@@ -133,7 +141,7 @@ impl Conversation {
         if is_switched {
             restored.switch();
         }
-        restored
+        Ok(restored)
     }
 
     /// All that a later conversation has to know to go on with this one.
@@ -156,7 +164,7 @@ impl Conversation {
                 .map(|Ask { features, geometry }| (features.0, geometry.rings(), geometry.records())),
             has_rings: self.has_rings,
             is_switched: self.is_switched,
-            generation: self.applier.generation(),
+            speaker: self.applier.speaker(),
         }
     }
 
@@ -195,14 +203,21 @@ impl Conversation {
     /// Acts on a HELLO, or notes what is to be answered.
     fn heed(&mut self, hello: Hello, time: Time) -> Result<(), Fault> {
         match hello {
-            Hello::Ask { features, rings, records } => {
+            Hello::Ask { features, rings, records, client } => {
+                self.identify(client, time)?;
                 self.ask = Some(Ask { features, geometry: Geometry::nearest(rings, records) });
             }
             Hello::Switch if self.has_rings && !self.is_switched => self.switch(),
             Hello::Switch => self.context.registry.events().reject(Rejection::UnexpectedType),
-            Hello::Renew { number } => self.applier.renew(number, time)?,
+            Hello::Renew { number, client } => self.applier.renew(number, client, time)?,
+            Hello::Identify { client } => self.identify(client, time)?,
         }
         Ok(())
+    }
+
+    /// Heeds who the client says that it is. One that only wants to read says nothing, and is not made known as a process.
+    fn identify(&mut self, client: u64, time: Time) -> Result<(), Fault> {
+        if client == 0 { Ok(()) } else { Ok(self.applier.identify(client, time)?) }
     }
 
     /// Applies the whole frames in `bytes`, which begin with what was carried, and keeps the rest.

@@ -10,6 +10,7 @@ mod procfs;
 mod attribution;
 mod containers;
 mod processes;
+mod reporters;
 
 mod apply;
 mod conversation;
@@ -429,7 +430,8 @@ async fn converse(
     {
         warn!(%error, suppressed, "the supervisor cannot keep a connection; it will break when the daemon is started again");
     }
-    let conversation = Conversation::new(Arc::clone(context), Applier::new(Arc::clone(context), attribution));
+    let applier = Applier::new(Arc::clone(context), attribution);
+    let conversation = Conversation::new(Arc::clone(context), applier, now())?;
     Session::new(Arc::clone(context), Stream::new(stream)?, conversation, diary).run(stopping).await;
     Ok(())
 }

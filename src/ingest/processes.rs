@@ -22,6 +22,7 @@ use super::diary::Diary;
 use super::note::{Birth, Note};
 use super::peer::open_pidfd;
 use super::procfs::{ProcessFacts, start_ticks_of, ticks_to_ns, user_name};
+use super::reporters::{ClientImage, ProcessClient, Reporters};
 use super::stream::watch;
 use super::throttle::Throttle;
 use crate::clock;
@@ -55,25 +56,34 @@ pub(super) struct Tracked {
     /// Rings that this process writes into and that have not been read to their end.
     rings: AtomicU32,
     drained: Notify,
-    /// The highest number with which a client has said that it begins anew. What sessions of another generation still bring counts no more.
-    generation: AtomicU64,
+    /// Its clients, of which there may be several.
+    reporters: Reporters,
 }
 
 impl Tracked {
     /// One that is only recorded, or whose end has come already: nobody watches it.
-    pub(super) fn recorded(process: Arc<Process>, generation: u64) -> Arc<Tracked> {
-        Tracked::new(process, None, generation)
+    pub(super) fn recorded(process: Arc<Process>, clients: &[ClientImage]) -> Arc<Tracked> {
+        Tracked::new(process, None, clients)
     }
 
-    fn new(process: Arc<Process>, pidfd: Option<AsyncFd<Arc<OwnedFd>>>, generation: u64) -> Arc<Tracked> {
+    fn new(
+        process: Arc<Process>,
+        pidfd: Option<AsyncFd<Arc<OwnedFd>>>,
+        clients: &[ClientImage],
+    ) -> Arc<Tracked> {
         Arc::new(Tracked {
             process,
             pidfd,
             sessions: AtomicU32::new(0),
             rings: AtomicU32::new(0),
             drained: Notify::new(),
-            generation: AtomicU64::new(generation),
+            reporters: Reporters::restore(clients),
         })
+    }
+
+    /// Its clients as they are stored.
+    pub(super) fn clients(&self) -> Vec<ClientImage> {
+        self.reporters.image()
     }
 
     pub(super) fn process(&self) -> &Arc<Process> {
@@ -89,13 +99,9 @@ impl Tracked {
         start_ticks == Some(self.process.identity().start_ticks)
     }
 
-    pub(super) fn generation(&self) -> u64 {
-        self.generation.load(SeqCst)
-    }
-
-    /// Begins a generation, if it is none of the past; to be called while the process's ledger is held.
-    pub(super) fn renew(&self, number: u64) -> bool {
-        self.generation.fetch_max(number, SeqCst) < number
+    /// The client of it that calls itself that.
+    pub(super) fn client(&self, name: u64) -> Arc<ProcessClient> {
+        self.reporters.named(name)
     }
 
     /// Whether its end can be seen.
@@ -280,7 +286,7 @@ impl Processes {
         };
         let process = self.registry.process(Identity { pid, start_ticks }, seen_ns, info);
         self.write_down(&process, seen_ns);
-        Ok(Tracked::new(process, pidfd, 0))
+        Ok(Tracked::new(process, pidfd, &[]))
     }
 
     fn write_down(&self, process: &Process, seen_ns: u64) {
@@ -305,19 +311,19 @@ impl Processes {
 
     /// Takes up the processes of a registry that was restored. Those that have ended meanwhile end when [`Self::watch_restored`] is
     /// called: what they sent may still be in their connections.
-    pub(super) fn restore(&self, generations: &[(Identity, u64)]) -> io::Result<()> {
+    pub(super) fn restore(&self, clients: &[(Identity, Vec<ClientImage>)]) -> io::Result<()> {
         let _context = self.runtime.enter();
         let mut live = self.live.lock();
         for process in self.registry.processes().into_iter().filter(|process| !process.has_ended()) {
             let identity = process.identity();
-            let of_it = generations.iter().find(|(known, _)| *known == identity);
-            let generation = of_it.map_or(0, |(_, generation)| *generation);
+            let of_it = clients.iter().find(|(known, _)| *known == identity);
+            let of_it = of_it.map_or(&[][..], |(_, clients)| clients);
             if is_unknown_start(identity.start_ticks) {
                 let number = u64::MAX - identity.start_ticks;
                 self.unknown_starts.fetch_max(number + 1, Relaxed);
             }
             let pidfd = still_alive(identity)?.map(|pidfd| watch(pidfd, Interest::READABLE)).transpose()?;
-            live.insert(identity.pid, Tracked::new(process, pidfd, generation));
+            live.insert(identity.pid, Tracked::new(process, pidfd, of_it));
         }
         Ok(())
     }
@@ -336,7 +342,7 @@ impl Processes {
         }
         drop(live);
         let ended = self.registry.known_process(identity)?;
-        Some(Attachment::new(Tracked::recorded(ended, 0)))
+        Some(Attachment::new(Tracked::recorded(ended, &[])))
     }
 
     /// Begins to watch what was restored, when its sessions are there.

@@ -19,6 +19,7 @@ use super::diary::Diaries;
 use super::note::{Birth, Note, Packed, memory_type};
 use super::processes::Tracked;
 use super::procfs::ProcessFacts;
+use super::reporters::ClientImage;
 use super::ring::RingsImage;
 use super::{Context, Devices};
 use crate::config::Config;
@@ -49,8 +50,8 @@ pub enum RecoveryError {
 pub(super) struct State {
     version: u32,
     pub(super) registry: RegistryImage,
-    /// How often each live process has begun anew.
-    pub(super) generations: Vec<(Identity, u64)>,
+    /// The clients of each live process.
+    pub(super) clients: Vec<(Identity, Vec<ClientImage>)>,
     pub(super) sessions: Vec<SessionImage>,
     pub(super) next_session: u64,
 }
@@ -163,9 +164,9 @@ impl Recovery {
                 _ => {}
             }
         }
-        for (identity, generation) in state.generations {
+        for (identity, clients) in state.clients {
             if let Some(process) = context.registry.known_process(identity) {
-                world.processes.get_mut().insert(identity, Tracked::recorded(process, generation));
+                world.processes.get_mut().insert(identity, Tracked::recorded(process, &clients));
             }
         }
         world.claims = claims;
@@ -199,7 +200,9 @@ impl Recovery {
         let attribution =
             Attribution::recorded(Arc::clone(context), peer_pid, peer_uid, facts.clone(), recorded);
         let applier = Applier::new(Arc::clone(context), attribution);
-        let conversation = Conversation::restore(Arc::clone(context), applier, image);
+        // It has no descriptor, so nothing can be missing.
+        let restored = Conversation::restore(Arc::clone(context), applier, image, self.last);
+        let Ok(conversation) = restored else { return };
         let session =
             RecordedSession { peer_pid, peer_uid, facts, conversation, rings: None, is_refused: false };
         self.sessions.insert(number, session);
@@ -293,13 +296,13 @@ impl Recovery {
         let registry = &self.context.registry;
         let linger_ns = config.process_linger_seconds.saturating_mul(1_000_000_000);
         registry.retire(self.last.monotonic_ns, linger_ns);
-        let generations = self.world.processes.lock();
-        let generations = generations.iter().map(|(identity, tracked)| (*identity, tracked.generation()));
+        let processes = self.world.processes.lock();
+        let clients = processes.iter().map(|(identity, tracked)| (*identity, tracked.clients()));
         let sessions = self.sessions.iter().filter(|(_, session)| !session.is_refused);
         State {
             version: STATE_VERSION,
             registry: registry.image(),
-            generations: generations.collect(),
+            clients: clients.collect(),
             next_session: self.next_session,
             sessions: sessions.map(|(number, session)| session.image(*number, &self.world)).collect(),
         }
@@ -422,7 +425,7 @@ impl World {
             return Some(Arc::clone(known));
         }
         if let Some(process) = self.registry.known_process(identity) {
-            return Some(Tracked::recorded(process, 0));
+            return Some(Tracked::recorded(process, &[]));
         }
         let birth = self.births.get(&identity)?;
         let container = birth.container.as_ref().map(|(id, pod_uid, is_nameless)| {
@@ -465,7 +468,7 @@ impl World {
     }
 
     fn admit(&self, identity: Identity, seen_ns: u64, info: ProcessInfo) -> Arc<Tracked> {
-        let tracked = Tracked::recorded(self.registry.process(identity, seen_ns, info), 0);
+        let tracked = Tracked::recorded(self.registry.process(identity, seen_ns, info), &[]);
         self.processes.lock().insert(identity, Arc::clone(&tracked));
         tracked
     }

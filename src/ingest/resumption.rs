@@ -31,9 +31,9 @@ pub(super) fn resume(
     threads: &[Handle],
     stopping: &watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let State { registry, generations, sessions, .. } = state;
+    let State { registry, clients, sessions, .. } = state;
     context.registry.restore(registry, |stored, cgroup| context.processes.container(stored, cgroup))?;
-    context.processes.restore(&generations)?;
+    context.processes.restore(&clients)?;
     let mut connections: HashMap<String, Vec<OwnedFd>> = HashMap::new();
     for (name, descriptor) in kept {
         connections.entry(name).or_default().push(descriptor);
@@ -110,7 +110,7 @@ fn go_on(
         }
         _ => return Err(io::Error::other("not all of the rings was kept")),
     };
-    let conversation = Conversation::restore(Arc::clone(context), applier, conversation);
+    let conversation = Conversation::restore(Arc::clone(context), applier, conversation, now())?;
     if rings.is_some() && conversation.is_asked() {
         return Err(io::Error::other("nobody knows whether the client has its rings"));
     }

@@ -11,8 +11,8 @@ use std::ops::Range;
 
 use foldhash::fast::RandomState;
 
-use super::image::BufferImage;
 use super::index::Index;
+use super::reporter::{References, Reporter};
 
 /// No slot: the end of a list.
 const NONE: u32 = u32::MAX;
@@ -29,7 +29,9 @@ pub(super) struct Record {
     pub(super) id: u64,
     pub(super) size_bytes: u64,
     pub(super) allocated_ns: u64,
-    pub(super) references: u32,
+    /// Those of the reporter, and not 0 while the buffer lives.
+    references: u16,
+    reporter: Reporter,
     previous: u32,
     next: u32,
     pub(super) device: u16,
@@ -37,6 +39,16 @@ pub(super) struct Record {
 }
 
 const _: () = assert!(size_of::<Record>() == 40);
+
+/// What is said of a buffer when it is added.
+pub(super) struct NewBuffer {
+    pub(super) device: u16,
+    pub(super) cell: u16,
+    pub(super) id: u64,
+    pub(super) size_bytes: u64,
+    pub(super) allocated_ns: u64,
+    pub(super) reporter: Reporter,
+}
 
 /// The two ends of a cell's list.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +98,8 @@ pub(super) struct Buffers {
     holes: BTreeSet<usize>,
     /// The memory of a chunk that has become empty, so that a process at a chunk's edge does not pay for one again and again.
     spare: Vec<Record>,
+    /// Where several have reported a buffer.
+    references: References,
     index: Index,
     hasher: RandomState,
 }
@@ -108,33 +122,76 @@ impl Buffers {
         self.record(slot.number)
     }
 
-    pub(super) fn add_reference(&mut self, slot: Slot) {
+    pub(super) fn add_reference(&mut self, slot: Slot, reporter: Reporter) {
         let record = self.record_mut(slot.number);
-        record.references = record.references.saturating_add(1);
+        if record.reporter == reporter && record.references < u16::MAX {
+            record.references += 1;
+        } else {
+            self.count_apart(slot.number, reporter);
+        }
     }
 
-    /// Takes one reference away; true when it was the last.
-    pub(super) fn remove_reference(&mut self, slot: Slot) -> bool {
+    #[cold]
+    fn count_apart(&mut self, slot: u32, reporter: Reporter) {
+        let record = self.record_mut(slot);
+        if record.reporter != Reporter::SEVERAL {
+            let (known, references) = (record.reporter, u32::from(record.references));
+            (record.reporter, record.references) = (Reporter::SEVERAL, 1);
+            self.references.add(slot, known, references);
+        }
+        self.references.add(slot, reporter, 1);
+    }
+
+    /// Takes one reference away, the reporter's own if it has one; true when it was the last.
+    pub(super) fn remove_reference(&mut self, slot: Slot, reporter: Reporter) -> bool {
         let record = self.record_mut(slot.number);
+        if record.reporter == Reporter::SEVERAL {
+            return self.references.remove(slot.number, reporter);
+        }
         record.references -= 1;
         record.references == 0
+    }
+
+    /// How many references there are to the buffer in a slot.
+    pub(super) fn references(&self, slot: u32) -> u32 {
+        let record = self.record(slot);
+        if record.reporter == Reporter::SEVERAL {
+            self.references.total(slot)
+        } else {
+            u32::from(record.references)
+        }
+    }
+
+    /// Takes away all of a reporter's references to a list's buffers. Gives the buffers to which no other has any: they are to be removed.
+    pub(super) fn leave(&mut self, list: &List, reporter: Reporter) -> Vec<Slot> {
+        let mut left = Vec::new();
+        let mut number = list.oldest;
+        while number != NONE {
+            let record = *self.record(number);
+            let is_last = match record.reporter {
+                Reporter::SEVERAL => self.references.leave(number, reporter),
+                known => known == reporter,
+            };
+            if is_last {
+                left.push(Slot { number, hash: self.hash(record.device, record.id) });
+            }
+            number = record.next;
+        }
+        left
     }
 
     /// Adds a buffer that is not there yet, as the newest of its list.
     pub(super) fn insert(
         &mut self,
         list: &mut List,
-        device: u16,
-        cell: u16,
-        id: u64,
-        size_bytes: u64,
-        allocated_ns: u64,
+        NewBuffer { device, cell, id, size_bytes, allocated_ns, reporter }: NewBuffer,
     ) {
         let record = Record {
             id,
             size_bytes,
             allocated_ns,
             references: 1,
+            reporter,
             previous: list.newest,
             next: NONE,
             device,
@@ -149,16 +206,41 @@ impl Buffers {
         self.index.insert(self.hash(device, id), slot);
     }
 
-    /// Adds one that was stored, with as many references as it had.
-    pub(super) fn restore(&mut self, list: &mut List, device: u16, cell: u16, stored: &BufferImage) {
-        self.insert(list, device, cell, stored.id, stored.size_bytes, stored.allocated_ns);
-        self.record_mut(list.newest).references = stored.references;
+    /// Adds one that was stored, with the references that it had: at least one, each of a reporter of its own.
+    pub(super) fn restore(&mut self, list: &mut List, buffer: NewBuffer, references: &[(Reporter, u32)]) {
+        self.insert(list, buffer);
+        let slot = list.newest;
+        match references {
+            [(_, count)] if *count <= u32::from(u16::MAX) => self.record_mut(slot).references = *count as u16,
+            several => {
+                self.record_mut(slot).reporter = Reporter::SEVERAL;
+                several.iter().for_each(|(reporter, count)| self.references.add(slot, *reporter, *count));
+            }
+        }
+    }
+
+    /// A list's buffers, oldest first, with the references to them as they are stored.
+    pub(super) fn with_references(&self, list: &List) -> impl Iterator<Item = (&Record, Vec<(u16, u32)>)> {
+        let mut slot = list.oldest;
+        std::iter::from_fn(move || {
+            let record = (slot != NONE).then(|| self.record(slot))?;
+            let references = if record.reporter == Reporter::SEVERAL {
+                self.references.of(slot).iter().map(|(reporter, count)| (reporter.place(), *count)).collect()
+            } else {
+                vec![(record.reporter.place(), u32::from(record.references))]
+            };
+            slot = record.next;
+            Some((record, references))
+        })
     }
 
     /// Removes a buffer from the index and its list.
     pub(super) fn remove(&mut self, list: &mut List, slot: Slot) -> Record {
         let record = *self.record(slot.number);
         self.index.remove(slot.hash, slot.number);
+        if record.reporter == Reporter::SEVERAL {
+            self.references.end(slot.number);
+        }
         match record.previous {
             NONE => list.oldest = record.next,
             previous => self.record_mut(previous).next = record.next,
@@ -296,19 +378,23 @@ impl Buffers {
 mod tests {
     use super::*;
 
+    fn buffer(device: u16, id: u64, size_bytes: u64, allocated_ns: u64) -> NewBuffer {
+        NewBuffer { device, cell: 0, id, size_bytes, allocated_ns, reporter: Reporter::default() }
+    }
+
     #[test]
     fn lists_keep_the_order_of_allocation_through_any_removal() {
         let mut buffers = Buffers::default();
         let mut list = List::default();
         for id in 0..5 {
-            buffers.insert(&mut list, 1, 0, id, 10 + id, 100 + id);
+            buffers.insert(&mut list, buffer(1, id, 10 + id, 100 + id));
         }
         for id in [0, 4, 2] {
             let slot = buffers.find(1, id).expect("inserted above");
             assert_eq!(buffers.remove(&mut list, slot).size_bytes, 10 + id);
         }
         assert_eq!(buffers.oldest(&list).map(|record| record.id), Some(1));
-        buffers.insert(&mut list, 1, 0, 9, 19, 109);
+        buffers.insert(&mut list, buffer(1, 9, 19, 109));
         assert_eq!(buffers.iter(&list).map(|record| record.id).collect::<Vec<_>>(), [1, 3, 9]);
         assert_eq!(buffers.live(0..buffers.slots()).count(), 3);
         assert!(buffers.find(2, 1).is_none(), "another device");
@@ -322,7 +408,7 @@ mod tests {
 
     fn insert(buffers: &mut Buffers, list: &mut List, ids: Range<u64>) {
         for id in ids {
-            buffers.insert(list, 0, 0, id, 1, 0);
+            buffers.insert(list, buffer(0, id, 1, 0));
         }
     }
 
@@ -373,7 +459,7 @@ mod tests {
             let id = random(60_000);
             match (grows, model.contains_key(&id)) {
                 (true, false) => {
-                    buffers.insert(&mut list, 0, 0, id, step + 1, step);
+                    buffers.insert(&mut list, buffer(0, id, step + 1, step));
                     model.insert(id, step + 1);
                 }
                 (false, true) => {

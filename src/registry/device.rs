@@ -112,6 +112,15 @@ pub struct UntrackedProcess {
 }
 
 impl DeviceInfo {
+    /// The banks of a memory type, where they are known.
+    pub fn banks(&self, memory_type: MemoryType) -> Option<Banks> {
+        match memory_type {
+            MemoryType::Dram => self.dram_banks,
+            MemoryType::L1 => self.l1_banks,
+            _ => None,
+        }
+    }
+
     /// The capacity for a memory type in bytes; `None` where it is not known or the type has none of its own.
     pub fn limit_bytes(&self, memory_type: MemoryType) -> Option<u64> {
         match memory_type {

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::telling::{BurstAllocated, BurstHeld, Orphans, Release};
-use super::{EventCounters, MemoryType, Omission, Orphaned, Process, Rejection};
+use super::{EventCounters, MemoryType, Omission, Orphaned, Process, Rejection, Suspicion};
 
 /// Occurrences that may wait: a tenth of a second at the rate of spans that one collector is known to take.
 pub const FEED_OCCURRENCES_MAX: usize = 32 * 1024;
@@ -27,6 +27,8 @@ pub enum Occurrence {
     BurstReleased(Arc<Process>, Box<BurstHeld>),
     /// A device had no room for what a process asked for.
     Failed(Arc<Process>, AllocationFailure),
+    /// What a process holds looks like a leak, and did not before.
+    LeakSuspected(Box<Suspicion>),
     /// A process is gone.
     Ended(Arc<Process>, Box<Ending>),
     /// A peer's message or connection was refused. Told as rarely as it is logged.

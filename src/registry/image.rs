@@ -95,8 +95,8 @@ struct InfoImage {
 #[derive(Serialize, Deserialize, Default, PartialEq, Debug)]
 pub(super) struct LedgerImage {
     pub(super) cells: Vec<CellImage>,
-    /// Device, kind, kernels, bytes.
-    pub(super) kernels: Vec<(u16, u8, u64, u64)>,
+    /// What is accounted by size alone.
+    pub(super) by_size: Vec<ShareImage>,
     pub(super) empty_in_region: Vec<(u16, u8)>,
     pub(super) has_ended: bool,
 }
@@ -116,7 +116,19 @@ pub(super) struct BufferImage {
     pub(super) id: u64,
     pub(super) size_bytes: u64,
     pub(super) allocated_ns: u64,
-    pub(super) references: u32,
+    /// Who has reported it, and how often; of several all that they have.
+    pub(super) references: Vec<(u16, u32)>,
+}
+
+/// What one client has taken of memory that is accounted by size alone.
+#[derive(Serialize, Deserialize, PartialEq, Debug)]
+pub(super) struct ShareImage {
+    pub(super) device: u16,
+    pub(super) memory_type: u8,
+    pub(super) kernel: Option<u8>,
+    pub(super) reporter: u16,
+    pub(super) blocks: u64,
+    pub(super) bytes: u64,
 }
 
 /// What is stored cannot be what a registry was: the file is right and its content is not, so another program has written it.

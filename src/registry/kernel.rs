@@ -12,8 +12,8 @@ pub enum KernelKind {
 }
 
 impl KernelKind {
-    pub(super) const COUNT: usize = 3;
-    pub(super) const ALL: [KernelKind; Self::COUNT] =
+    /// All of them, in the order of their numbers.
+    pub(super) const ALL: [KernelKind; 3] =
         [KernelKind::Application, KernelKind::Fabric, KernelKind::Dispatch];
 
     /// Its name in the log.

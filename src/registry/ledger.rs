@@ -11,13 +11,17 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
-use super::buffers::{Buffers, List, Record};
+use super::buffers::{Buffers, List, NewBuffer, Record};
+use super::by_size::{BySize, Sort};
 use super::device::{Device, DeviceMemory};
 use super::feed::{AllocationFailure, Ending, Occurrence};
 use super::histogram::{Observations, Scale};
 use super::process::TraceContext;
+use super::reporter::{Reporter, Reporters};
 use super::telling::{End, Release, Telling};
 use super::{Cell, Counters, KernelKind, KernelTally, MemoryType, Orphaned, Process, Registry};
+
+mod renewal;
 
 /// The largest buffer that is believed: a tebibyte is more than any card or host of this field has.
 pub const BUFFER_BYTES_MAX: u64 = 1 << 40;
@@ -119,7 +123,9 @@ pub(super) struct Ledger {
     cells: Vec<LedgerCell>,
     /// The cell of each memory type, by device index.
     cell_by_device: Vec<[u16; MemoryType::COUNT]>,
-    kernels: Vec<(u16, [KernelTally; KernelKind::COUNT])>,
+    /// What is accounted by size alone.
+    by_size: BySize,
+    reporters: Reporters,
     dirty: Vec<u16>,
     noted: Noted,
     /// Where a region says 0 and nothing has been reported: no cell is made for it until there is something to compare.
@@ -174,10 +180,13 @@ impl Ledger {
         }
     }
 
-    pub(super) fn kernels(&self) -> impl Iterator<Item = (u16, KernelKind, KernelTally)> {
-        self.kernels.iter().flat_map(|(device, tallies)| {
-            KernelKind::ALL.into_iter().zip(tallies).map(|(kind, tally)| (*device, kind, *tally))
-        })
+    pub(super) fn kernels(&self) -> Vec<(u16, KernelKind, KernelTally)> {
+        self.by_size.kernels()
+    }
+
+    /// How many references there are to the buffer in a slot.
+    pub(super) fn references(&self, slot: u32) -> u32 {
+        self.buffers.references(slot)
     }
 
     /// One more than the highest slot that was ever in use.
@@ -198,13 +207,23 @@ pub struct Batch<'a> {
     process: &'a Arc<Process>,
     ledger: MutexGuard<'a, Ledger>,
     now_ns: u64,
+    /// Who speaks.
+    reporter: Reporter,
     /// Searches for buffers on other devices than the one that was named.
     searches: u32,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(registry: &'a Registry, process: &'a Arc<Process>, now_ns: u64) -> Self {
-        Self { registry, process, ledger: process.ledger(), now_ns, searches: 0 }
+        let reporter = Reporter::default();
+        Self { registry, process, ledger: process.ledger(), now_ns, reporter, searches: 0 }
+    }
+
+    /// What follows is said by that client of the process.
+    #[inline]
+    pub fn report_as(&mut self, reporter: Reporter) {
+        self.reporter = reporter;
+        self.ledger.reporters.add(reporter);
     }
 
     /// A buffer was allocated, or one more reference to it taken. `device` is below [`super::DEVICES_MAX`], here and below.
@@ -223,7 +242,7 @@ impl<'a> Batch<'a> {
             if record.size_bytes == size_bytes
                 && self.ledger.cells[usize::from(record.cell)].memory_type == memory_type
             {
-                self.ledger.buffers.add_reference(slot);
+                self.ledger.buffers.add_reference(slot, self.reporter);
                 return Ok(Allocated::Referenced);
             }
             self.release(slot, End::Replaced);
@@ -235,7 +254,8 @@ impl<'a> Batch<'a> {
         self.grow(cell, size_bytes)?;
         let ledger = &mut *self.ledger;
         let list = &mut ledger.cells[usize::from(cell)].buffers;
-        ledger.buffers.insert(list, device, cell, id, size_bytes, self.now_ns);
+        let (allocated_ns, reporter) = (self.now_ns, self.reporter);
+        ledger.buffers.insert(list, NewBuffer { device, cell, id, size_bytes, allocated_ns, reporter });
         if let Some(telling) = &mut ledger.telling {
             telling.allocate(cell, device, memory_type, size_bytes, self.now_ns);
         }
@@ -258,18 +278,15 @@ impl<'a> Batch<'a> {
             Some(slot) => slot,
             None => self.find_elsewhere(device, id)?,
         };
-        if self.ledger.buffers.remove_reference(slot) {
+        if self.ledger.buffers.remove_reference(slot, self.reporter) {
             self.release(slot, end);
         }
         Ok(())
     }
 
-    /// Memory was taken that is accounted by size alone: circular buffers and kernels, whose ids recur from program to program.
+    /// Memory was taken that is accounted by size alone: circular buffers, whose ids recur from program to program.
     pub fn take(&mut self, device: u16, memory_type: MemoryType, size_bytes: u64) -> Result<(), Refusal> {
-        self.check_alive()?;
-        check_size(size_bytes)?;
-        let cell = self.cell(device, memory_type);
-        self.grow(cell, size_bytes)
+        self.take_sort(Sort { device, memory_type, kernel: None }, size_bytes)
     }
 
     /// Memory accounted by size alone was given back; the message carries the size.
@@ -279,35 +296,34 @@ impl<'a> Batch<'a> {
         memory_type: MemoryType,
         size_bytes: u64,
     ) -> Result<(), Refusal> {
-        self.check_alive()?;
-        check_size(size_bytes)?;
-        let cell = self.ledger.existing_cell(device, memory_type).ok_or(Refusal::UnknownFree)?;
-        let counters = &self.ledger.cells[usize::from(cell)].counters;
-        let rest = counters.reported_bytes.checked_sub(size_bytes).ok_or(Refusal::UnknownFree)?;
-        // What was taken at once may be given back in parts, and the other way round: the last byte ends the last block.
-        let blocks = if rest == 0 { counters.buffers } else { u64::from(counters.buffers > 1) };
-        self.shrink(cell, size_bytes, blocks);
-        Ok(())
+        self.give_back_sort(Sort { device, memory_type, kernel: None }, size_bytes)
     }
 
     /// A kernel was loaded.
     pub fn load_kernel(&mut self, device: u16, kind: KernelKind, size_bytes: u64) -> Result<(), Refusal> {
-        self.take(device, MemoryType::Kernel, size_bytes)?;
-        let tally = self.kernel_tally(device, kind);
-        tally.kernels += 1;
-        tally.bytes += size_bytes;
-        Ok(())
+        self.take_sort(Sort { device, memory_type: MemoryType::Kernel, kernel: Some(kind) }, size_bytes)
     }
 
     /// A kernel was unloaded.
     pub fn unload_kernel(&mut self, device: u16, kind: KernelKind, size_bytes: u64) -> Result<(), Refusal> {
+        self.give_back_sort(Sort { device, memory_type: MemoryType::Kernel, kernel: Some(kind) }, size_bytes)
+    }
+
+    fn take_sort(&mut self, sort: Sort, size_bytes: u64) -> Result<(), Refusal> {
+        self.check_alive()?;
         check_size(size_bytes)?;
-        let rest =
-            self.kernel_tally(device, kind).bytes.checked_sub(size_bytes).ok_or(Refusal::UnknownFree)?;
-        self.give_back(device, MemoryType::Kernel, size_bytes)?;
-        let tally = self.kernel_tally(device, kind);
-        tally.bytes = rest;
-        tally.kernels = if rest == 0 { 0 } else { (tally.kernels - 1).max(1) };
+        let cell = self.cell(sort.device, sort.memory_type);
+        self.grow(cell, size_bytes)?;
+        self.ledger.by_size.take(sort, self.reporter, size_bytes);
+        Ok(())
+    }
+
+    fn give_back_sort(&mut self, sort: Sort, size_bytes: u64) -> Result<(), Refusal> {
+        self.check_alive()?;
+        check_size(size_bytes)?;
+        let cell = self.ledger.existing_cell(sort.device, sort.memory_type).ok_or(Refusal::UnknownFree)?;
+        let ended = self.ledger.by_size.give_back(sort, self.reporter, size_bytes);
+        self.shrink(cell, size_bytes, ended.ok_or(Refusal::UnknownFree)?);
         Ok(())
     }
 
@@ -365,25 +381,6 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// What the process holds will be reported once more: ends all that has been reported so far.
-    pub fn forget(&mut self) {
-        let Ledger { buffers, cells, telling, .. } = &mut *self.ledger;
-        for (index, cell) in cells.iter().enumerate() {
-            let Some(telling) = telling.as_mut() else { break };
-            for record in buffers.iter(&cell.buffers) {
-                telling.release(index as u16, record.size_bytes, record.allocated_ns, self.now_ns, || {
-                    let release = release_of(record, cell.memory_type, self.now_ns);
-                    Release { end: End::Replaced, ..release }
-                });
-            }
-        }
-        for cell in 0..self.ledger.cells.len() as u16 {
-            self.end_reported(cell);
-        }
-        self.ledger.buffers.clear();
-        self.ledger.kernels.clear();
-    }
-
     /// How many searches frees with a wrong device have cost since this was last asked.
     pub fn take_searches(&mut self) -> u32 {
         std::mem::take(&mut self.searches)
@@ -417,7 +414,7 @@ impl<'a> Batch<'a> {
             counters.is_in_region = 0;
         }
         self.ledger.buffers.clear();
-        self.ledger.kernels.clear();
+        self.ledger.by_size.clear();
         self.ledger.has_ended = true;
         true
     }
@@ -542,15 +539,6 @@ impl<'a> Batch<'a> {
         ledger.cell_by_device[index][memory_type.index()] = cell;
         self.process.add_cell(&readers);
         cell
-    }
-
-    fn kernel_tally(&mut self, device: u16, kind: KernelKind) -> &mut KernelTally {
-        let kernels = &mut self.ledger.kernels;
-        let position = kernels.iter().position(|(known, _)| *known == device).unwrap_or_else(|| {
-            kernels.push((device, Default::default()));
-            kernels.len() - 1
-        });
-        &mut kernels[position].1[kind as usize]
     }
 }
 

@@ -119,7 +119,7 @@ fn hold(
                 memory_type,
                 id: record.id,
                 size_bytes: record.size_bytes,
-                references: record.references,
+                references: ledger.references(slot),
                 allocated_ns: record.allocated_ns,
             });
         }

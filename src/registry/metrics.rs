@@ -3,6 +3,8 @@
 //! A row holds what a person reads (name, help, unit), what a machine needs (type, labels, OpenTelemetry name) and where its samples come
 //! from in a [`Snapshot`]. Adding a metric is adding a row here, and the increment that feeds it.
 
+pub mod daemon;
+
 use super::{
     ContainerMemory, DeviceSnapshot, Exemplar, FailureReason, HistogramSnapshot, MemorySnapshot,
     ProcessMemory, ProcessSnapshot, Reported, Snapshot,
@@ -108,42 +110,6 @@ pub type Transport = (&'static str, fn(&Snapshot) -> Rows<'_>);
 const D: &[&str] = &["device", "memory_type"];
 const P: &[&str] = &["device", "memory_type", "pid", "process"];
 const K: &[&str] = &["device", "memory_type", "k8s_namespace_name", "k8s_pod_name", "k8s_container_name"];
-
-/// The name of a metric that the daemon keeps itself.
-pub mod daemon {
-    /// Version and revision.
-    pub const BUILD_INFO: &str = "ttmem_build_info";
-    /// The previous scrape's duration.
-    pub const SCRAPE_DURATION: &str = "ttmem_scrape_duration_seconds";
-    /// Whether the last reload worked.
-    pub const RELOAD_SUCCESSFUL: &str = "ttmem_config_last_reload_successful";
-    /// When a reload last worked.
-    pub const RELOAD_TIME: &str = "ttmem_config_last_reload_success_timestamp_seconds";
-    /// What a collector has accepted.
-    pub const OTLP_EXPORTED: &str = "ttmem_otlp_exported_total";
-    /// What no collector will see.
-    pub const OTLP_DROPPED: &str = "ttmem_otlp_dropped_total";
-    /// Requests that failed.
-    pub const OTLP_FAILURES: &str = "ttmem_otlp_export_failures_total";
-    /// What waits or is on its way.
-    pub const OTLP_QUEUE_ITEMS: &str = "ttmem_otlp_queue_items";
-    /// The memory that it takes.
-    pub const OTLP_QUEUE_BYTES: &str = "ttmem_otlp_queue_bytes";
-    /// Whether the state outlives the daemon.
-    pub const STATE_KEPT: &str = "ttmem_state_kept";
-    /// The journal's size.
-    pub const STATE_JOURNAL_BYTES: &str = "ttmem_state_journal_bytes";
-    /// The checkpoint's size.
-    pub const STATE_CHECKPOINT_BYTES: &str = "ttmem_state_checkpoint_bytes";
-    /// How long it took.
-    pub const STATE_CHECKPOINT_DURATION: &str = "ttmem_state_checkpoint_duration_seconds";
-    /// When it was made.
-    pub const STATE_CHECKPOINT_TIME: &str = "ttmem_state_checkpoint_timestamp_seconds";
-    /// Those that failed.
-    pub const STATE_FAILURES: &str = "ttmem_state_checkpoint_failures_total";
-    /// What could not be believed.
-    pub const STATE_DAMAGED: &str = "ttmem_state_damaged_files_total";
-}
 
 /// Every metric, in the order of the exposition.
 pub const METRICS: &[Metric] = &[
@@ -374,6 +340,15 @@ pub const METRICS: &[Metric] = &[
         samples: Samples::ProcessMemory(|memory| process_reported(memory, memory.counters.allocated_bytes)),
     },
     Metric {
+        name: "ttmem_process_leak_score",
+        kind: Kind::Gauge,
+        unit: "1",
+        labels: P,
+        help: "How sure it is that a process leaks memory: above 0, below 1, suspected from 0.5 on; absent where nothing looks like it.",
+        opentelemetry: Some("tenstorrent.process.leak.score"),
+        samples: Samples::ProcessMemory(|memory| memory.leak_score.map(Value::Float)),
+    },
+    Metric {
         name: "ttmem_process_info",
         kind: Kind::Gauge,
         unit: "1",
@@ -494,33 +469,19 @@ pub const METRICS: &[Metric] = &[
         opentelemetry: None,
         samples: Samples::Series,
     },
-    Metric {
-        name: daemon::SCRAPE_DURATION,
-        kind: Kind::Gauge,
-        unit: "s",
-        labels: &[],
-        help: "Time that the previous scrape took to answer.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::RELOAD_SUCCESSFUL,
-        kind: Kind::Gauge,
-        unit: "1",
-        labels: &[],
-        help: "Whether the configuration was accepted when it was last read.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::RELOAD_TIME,
-        kind: Kind::Gauge,
-        unit: "s",
-        labels: &[],
-        help: "Time since the epoch at which a configuration was last accepted.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
+    of_daemon(daemon::SCRAPE_DURATION, Kind::Gauge, "s", "Time that the previous scrape took to answer."),
+    of_daemon(
+        daemon::RELOAD_SUCCESSFUL,
+        Kind::Gauge,
+        "1",
+        "Whether the configuration was accepted when it was last read.",
+    ),
+    of_daemon(
+        daemon::RELOAD_TIME,
+        Kind::Gauge,
+        "s",
+        "Time since the epoch at which a configuration was last accepted.",
+    ),
     Metric {
         name: daemon::OTLP_EXPORTED,
         kind: Kind::Counter,

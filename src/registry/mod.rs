@@ -10,6 +10,7 @@ mod histogram;
 mod image;
 
 mod buffers;
+mod by_size;
 mod cell;
 mod container;
 mod device;
@@ -18,13 +19,16 @@ mod kernel;
 mod ledger;
 mod page;
 mod process;
+mod reporter;
 
 mod feed;
 mod telling;
 
+mod census;
 mod listing;
 pub mod metrics;
 mod snapshot;
+mod suspicion;
 
 #[cfg(test)]
 mod tests;
@@ -39,6 +43,7 @@ use parking_lot::Mutex;
 use telling::Telling;
 
 pub use cell::{Cell, Counters};
+pub use census::{CENSUS_AGES, CensusClass, Held, SizeClass, census_age_ns};
 pub use container::{Container, ContainerMemory, ContainerNames, ContainerSnapshot};
 pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Untracked, UntrackedProcess};
 pub use events::{ConnectionLayout, Event, EventCounters, EventSnapshot, Loss, Omission, Rejection};
@@ -52,9 +57,11 @@ pub use listing::{BufferFilter, BufferPage, BufferSnapshot, Cursor};
 pub use memory_type::MemoryType;
 pub use page::{HOLDERS_MAX, Page, Pages};
 pub use process::{Identity, Process, ProcessInfo, Rendering, Source, TraceContext};
+pub use reporter::Reporter;
 pub use snapshot::{
     DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot, Time,
 };
+pub use suspicion::{SUSPECTED_SCORE, Suspicion};
 pub use telling::{
     BurstAllocated, BurstHeld, BurstPart, End, FeedPolicy, ORPHANS_TOLD_MAX, Orphans, Release,
 };
@@ -81,6 +88,7 @@ pub struct Registry {
     /// Whom to tell, and of what.
     feed: Option<(Feed, FeedPolicy)>,
     exemplars: ArcSwap<Exemplars>,
+    suspicions: ArcSwap<Vec<Suspicion>>,
     started_ns: u64,
     pages: Option<Pages>,
 }
@@ -106,6 +114,7 @@ impl Registry {
             events: EventCounters::default(),
             feed: None,
             exemplars: ArcSwap::default(),
+            suspicions: ArcSwap::default(),
             started_ns,
             pages,
         }
@@ -314,6 +323,17 @@ impl Registry {
             }
             exemplars
         });
+    }
+
+    /// Replaces what is suspected of leaking, the surest first, and tells of what was not suspected before.
+    pub fn suspect(&self, suspicions: Vec<Suspicion>) {
+        let before = self.suspicions.swap(Arc::new(suspicions.clone()));
+        for suspicion in suspicions.into_iter().filter(Suspicion::is_suspected) {
+            let is_known = before.iter().any(|known| known.is_suspected() && known.is_about_same(&suspicion));
+            if !is_known {
+                self.tell(|| Occurrence::LeakSuspected(Box::new(suspicion)));
+            }
+        }
     }
 
     fn event_snapshot(&self) -> EventSnapshot {

@@ -168,7 +168,7 @@ impl Process {
 
     /// The kernels it has loaded, by device and kind.
     pub fn kernels(&self) -> Vec<(u16, KernelKind, KernelTally)> {
-        self.ledger().kernels().filter(|(_, _, tally)| tally.kernels > 0).collect()
+        self.ledger().kernels()
     }
 
     /// Its place in the order of first reports.

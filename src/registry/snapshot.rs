@@ -11,6 +11,7 @@ use super::device::Device;
 use super::histogram::HistogramSnapshot;
 use super::{
     Cell, Counters, DeviceInfo, EventSnapshot, Exemplars, FailureReason, MemoryType, Process, Registry,
+    Suspicion,
 };
 
 /// How often the processes are read while their sum is more than was ever held at once.
@@ -60,6 +61,8 @@ pub struct Snapshot {
     pub events: EventSnapshot,
     /// Buffers whose spans a collector has.
     pub exemplars: Arc<Exemplars>,
+    /// What looks as if it leaked, the surest first.
+    pub suspicions: Arc<Vec<Suspicion>>,
 }
 
 /// One device.
@@ -129,6 +132,8 @@ pub struct ProcessMemory {
     pub memory_type: MemoryType,
     /// The counters.
     pub counters: Counters,
+    /// How sure it is that it leaks, above 0 and below 1; `None` where nothing looks like it.
+    pub leak_score: Option<f64>,
 }
 
 impl Snapshot {
@@ -187,14 +192,31 @@ impl Snapshot {
         let devices = registry.devices().map(|device| device_snapshot(device, &sums, &users, time)).collect();
         let containers = containers.finish();
         let exemplars = registry.exemplars.load_full();
+        let suspicions = registry.suspicions.load_full();
+        score(&mut processes, &suspicions);
         let started_ns = registry.started_ns;
-        Snapshot { time, started_ns, devices, processes, containers, events, exemplars }
+        Snapshot { time, started_ns, devices, processes, containers, events, exemplars, suspicions }
     }
 }
 
 impl ProcessMemory {
     pub(super) fn of(cell: &Cell) -> ProcessMemory {
-        ProcessMemory { device: cell.device(), memory_type: cell.memory_type(), counters: cell.read() }
+        let (device, memory_type, counters) = (cell.device(), cell.memory_type(), cell.read());
+        ProcessMemory { device, memory_type, counters, leak_score: None }
+    }
+}
+
+/// Marks the memory that is suspected.
+fn score(processes: &mut [ProcessSnapshot], suspicions: &[Suspicion]) {
+    for suspicion in suspicions {
+        let serial = suspicion.process.serial();
+        let Ok(number) = processes.binary_search_by_key(&serial, |process| process.process.serial()) else {
+            continue;
+        };
+        let place = (suspicion.device, suspicion.memory_type);
+        let memory = processes[number].memory.iter_mut();
+        let suspected = memory.filter(|memory| (memory.device, memory.memory_type) == place);
+        suspected.for_each(|memory| memory.leak_score = Some(suspicion.score));
     }
 }
 

@@ -4,6 +4,16 @@ use super::*;
 
 const NOW: Time = Time { monotonic_ns: 1_000, unix_ns: 5_000_000_000 };
 
+/// A minute in monotonic nanoseconds.
+pub(super) const MINUTE_NS: u64 = 60_000_000_000;
+
+/// A registry with one process.
+pub(super) fn registry_with_process() -> (Registry, Arc<Process>) {
+    let registry = Registry::new(0);
+    let process = process(&registry, 1);
+    (registry, process)
+}
+
 fn process(registry: &Registry, pid: u32) -> Arc<Process> {
     registry.process(
         Identity { pid, start_ticks: 1 },
@@ -302,6 +312,91 @@ fn a_kernel_is_unloaded_as_the_kind_that_it_was_loaded_as() {
     assert_eq!(batch.unload_kernel(0, KernelKind::Fabric, 64), Ok(()));
     drop(batch);
     assert_eq!(owner.kernels(), []);
+}
+
+/// What a process holds in DRAM, circular buffers and kernels: bytes and buffers.
+fn held(process: &Process) -> [(u64, u64); 3] {
+    let memory = process.memory();
+    [MemoryType::Dram, MemoryType::Cb, MemoryType::Kernel].map(|memory_type| {
+        let cell = memory.iter().find(|cell| cell.memory_type == memory_type).expect("a cell");
+        (cell.counters.reported_bytes, cell.counters.buffers)
+    })
+}
+
+#[test]
+fn who_begins_anew_takes_nothing_of_the_others_with_it() {
+    const OWN: u64 = 0;
+    const OTHERS: u64 = 1;
+    const BOTH: u64 = 2;
+    let registry = Registry::new(0);
+    let owner = process(&registry, 1);
+    let mut batch = registry.batch(&owner, 1);
+    for (reporter, id) in [(Reporter::at(0), OWN), (Reporter::at(1), OTHERS)] {
+        batch.report_as(reporter);
+        batch.allocate(0, MemoryType::Dram, id, 10).expect("new");
+        for _ in 0..2 {
+            batch.allocate(0, MemoryType::Dram, BOTH, 100).expect("new or known");
+        }
+        batch.take(0, MemoryType::Cb, 7).expect("a size");
+        batch.load_kernel(0, KernelKind::Fabric, 3).expect("a size");
+    }
+    batch.publish();
+    assert_eq!(held(&owner), [(120, 3), (14, 2), (6, 2)]);
+    batch.report_as(Reporter::at(0));
+    batch.forget();
+    batch.publish();
+    assert_eq!(held(&owner), [(110, 2), (7, 1), (3, 1)]);
+    assert_eq!(batch.free(0, OWN), Err(Refusal::UnknownFree));
+    // What is left of the other's may be ended by anybody: by the other two references.
+    assert_eq!((batch.free(0, BOTH), batch.free(0, BOTH)), (Ok(()), Ok(())));
+    assert_eq!(batch.free(0, BOTH), Err(Refusal::UnknownFree));
+    assert_eq!(batch.give_back(0, MemoryType::Cb, 7), Ok(()));
+    assert_eq!(batch.unload_kernel(0, KernelKind::Fabric, 3), Ok(()));
+    batch.publish();
+    assert_eq!(held(&owner), [(10, 1), (0, 0), (0, 0)]);
+    batch.report_as(Reporter::at(1));
+    batch.forget();
+    drop(batch);
+    assert_eq!(held(&owner), [(0, 0); 3]);
+    assert_adds_up(&registry.snapshot(NOW));
+}
+
+#[test]
+fn references_are_counted_exactly_however_many_there_are() {
+    let registry = Registry::new(0);
+    let owner = process(&registry, 1);
+    let mut batch = registry.batch(&owner, 1);
+    let references = u32::from(u16::MAX) + 10;
+    for _ in 0..references {
+        batch.allocate(0, MemoryType::Dram, 1, 100).expect("a size");
+    }
+    drop(batch);
+    let filter = BufferFilter::default();
+    let page = registry.buffers(&filter, Cursor::default(), 10, 1);
+    assert_eq!(page.buffers.iter().map(|buffer| buffer.references).collect::<Vec<_>>(), [references]);
+    let mut batch = registry.batch(&owner, 1);
+    for _ in 0..references {
+        assert_eq!(batch.free(0, 1), Ok(()));
+    }
+    assert_eq!(batch.free(0, 1), Err(Refusal::UnknownFree));
+}
+
+#[test]
+fn a_size_may_be_given_back_by_whoever() {
+    let registry = Registry::new(0);
+    let owner = process(&registry, 1);
+    let mut batch = registry.batch(&owner, 1);
+    for place in 0..3 {
+        batch.report_as(Reporter::at(place));
+        batch.take(0, MemoryType::Cb, 10).expect("a size");
+    }
+    assert_eq!(batch.give_back(0, MemoryType::Cb, 31), Err(Refusal::UnknownFree));
+    assert_eq!(batch.give_back(0, MemoryType::Cb, 25), Ok(()));
+    batch.publish();
+    assert_eq!(totals(&registry, 0, MemoryType::Cb), (5, 1, 3, 2));
+    assert_eq!(batch.give_back(0, MemoryType::Cb, 5), Ok(()));
+    drop(batch);
+    assert_eq!(totals(&registry, 0, MemoryType::Cb), (0, 0, 3, 3));
 }
 
 #[test]

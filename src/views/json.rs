@@ -200,6 +200,9 @@ pub struct HeldMemory {
     /// Bytes allocated so far; absent where only tt-metal's totals are known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub allocated_bytes_total: Option<u64>,
+    /// How sure it is that it leaks: above 0, below 1, suspected from one half on; absent where nothing looks like it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub leak_score: Option<f64>,
 }
 
 /// The answer to /api/v1/buffers.
@@ -355,6 +358,7 @@ impl HeldMemory {
             peak_bytes: counters.peak_bytes,
             buffers: reported(counters.buffers),
             allocated_bytes_total: reported(counters.allocated_bytes),
+            leak_score: memory.leak_score,
         }
     }
 }

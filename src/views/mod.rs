@@ -9,4 +9,5 @@ pub mod otlp;
 pub mod protobuf;
 pub mod text;
 
+pub mod findings;
 pub mod json;

@@ -13,11 +13,13 @@ Run it with an interpreter that has the wheel of clients/python.
     {"op": "fork", "size": 77}                          a child allocates over the same client, and waits until "end_child"
     {"op": "end_child"}
     {"op": "watch"}                                     what watch() has printed by its end
+    {"op": "monitor", "socket": PATH}                   what the stats pages say, over one Monitor
     {"op": "close"}    {"op": "exit"}
 
 An answer has "ok": true, or "ok": false, "error" and "kind".
 """
 
+import dataclasses
 import io
 import json
 import os
@@ -33,6 +35,7 @@ class Program:
         self.clients = []
         self.ids = []
         self.child = None
+        self.monitor_of_all = None
 
     def open(self, socket=None):
         self.clients.append(ttmem.AllocationClient(socket))
@@ -118,6 +121,19 @@ class Program:
         with ttmem.watch(3600, out):
             pass
         return {"printed": out.getvalue()}
+
+    def monitor(self, socket):
+        if self.monitor_of_all is None:
+            self.monitor_of_all = ttmem.Monitor(socket)
+        monitor = self.monitor_of_all
+        holdings = monitor.holdings()
+        return {
+            "is_connected": monitor.is_connected(),
+            "devices": [dataclasses.asdict(device) for device in monitor.devices()],
+            "device_9": monitor.device(9),
+            "holdings": holdings and [dataclasses.asdict(holding) for holding in holdings],
+            "missing": monitor.holdings_missing(),
+        }
 
     def close(self):
         for client in self.clients:

@@ -48,7 +48,7 @@ impl Reporter {
         self.child.id()
     }
 
-    /// Has it do something, and gives its answer.
+    /// Has it do something, and gives its answer. What begins with `second` is done by the second of its clients.
     pub fn ask(&mut self, line: &str) -> String {
         self.say(line);
         self.line()
@@ -64,6 +64,12 @@ impl Reporter {
     /// Waits until the daemon has taken all that it has reported.
     pub fn flush(&mut self) {
         assert_eq!(self.ask("flush"), "true");
+    }
+
+    /// The same for both of its clients.
+    pub fn flush_both(&mut self) {
+        self.flush();
+        assert_eq!(self.ask("second flush"), "true");
     }
 
     pub fn line(&mut self) -> String {
@@ -105,12 +111,18 @@ pub fn serve_if_asked() {
             _ => panic!("{word} is no option"),
         }
     }
-    let client = Client::with_options(options);
+    let client = Client::with_options(options.clone());
+    // Another client of the same process, which does nothing before it is asked to.
+    let second = Client::with_options(options);
     answer("ready");
     for line in std::io::stdin().lines() {
-        act(&client, &line.unwrap());
+        let line = line.unwrap();
+        match line.strip_prefix("second ") {
+            Some(line) => act(&second, line),
+            None => act(&client, &line),
+        }
     }
-    drop(client);
+    drop((client, second));
     std::process::exit(0);
 }
 

@@ -47,47 +47,64 @@ pub enum Hello {
         rings: u32,
         /// How many records it would like each of them to hold.
         records: u32,
+        /// Who asks, among the clients of its process; 0 if it does not say.
+        client: u64,
     },
     /// All that it reports from here on is in the rings: the server begins to read them now.
     Switch,
-    /// It will report once more all that it holds: what the server knows of this process from before is to be forgotten.
+    /// It will report once more all that it holds: what the server knows of this client from before is to be forgotten.
     Renew {
-        /// Grows from one renewal of the process to the next, whatever connections they come over.
+        /// Grows from one renewal of the client to the next, whatever connections they come over.
         number: u64,
+        /// As in an ASK.
+        client: u64,
+    },
+    /// It says who it is, and asks for nothing.
+    Identify {
+        /// As in an ASK.
+        client: u64,
     },
 }
 
 const ASK: u8 = 0;
 const SWITCH: u8 = 1;
 const RENEW: u8 = 2;
+const IDENTIFY: u8 = 3;
 
 impl Hello {
     /// The request.
     pub fn header(self) -> Header {
-        let (step, size_bytes, buffer_id) = match self {
-            Hello::Ask { features, rings, records } => (ASK, features.0, pair(rings, records)),
-            Hello::Switch => (SWITCH, 0, 0),
-            Hello::Renew { number } => (RENEW, number, 0),
+        let (step, size_bytes, buffer_id, client) = match self {
+            Hello::Ask { features, rings, records, client } => {
+                (ASK, features.0, pair(rings, records), client)
+            }
+            Hello::Switch => (SWITCH, 0, 0, 0),
+            Hello::Renew { number, client } => (RENEW, number, 0, client),
+            Hello::Identify { client } => (IDENTIFY, 0, 0, client),
         };
         Header {
             device_id: HELLO_VERSION,
             buffer_type: step,
             size_bytes,
             buffer_id,
+            timestamp_ns: client,
             ..Header::request(Kind::Hello)
         }
     }
 
     /// What a request of this kind says; `None` if it says something of a later version.
     pub fn of(header: &Header) -> Option<Hello> {
+        let client = header.timestamp_ns;
         match header.buffer_type {
             ASK => Some(Hello::Ask {
                 features: Features(header.size_bytes),
                 rings: (header.buffer_id >> 32) as u32,
                 records: header.buffer_id as u32,
+                client,
             }),
             SWITCH => Some(Hello::Switch),
-            RENEW => Some(Hello::Renew { number: header.size_bytes }),
+            RENEW => Some(Hello::Renew { number: header.size_bytes, client }),
+            IDENTIFY => Some(Hello::Identify { client }),
             _ => None,
         }
     }
@@ -235,16 +252,17 @@ mod tests {
     fn a_request_comes_back_and_fits_every_layout() {
         let features = Features::RINGS.with(Features::STATS_PAGE);
         for hello in [
-            Hello::Ask { features, rings: 64, records: 4096 },
+            Hello::Ask { features, rings: 64, records: 4096, client: 7 },
             Hello::Switch,
-            Hello::Renew { number: 1 << 40 },
+            Hello::Renew { number: 1 << 40, client: u64::MAX },
+            Hello::Identify { client: 1 << 63 },
         ] {
             for layout in Layout::ALL {
                 let header = decode_request(&encode_request(&hello.header(), layout), layout);
                 assert_eq!(header.map(|header| Hello::of(&header)), Ok(Some(hello)));
             }
         }
-        let later = Header { buffer_type: 3, ..Hello::Switch.header() };
+        let later = Header { buffer_type: 4, ..Hello::Switch.header() };
         assert_eq!(Hello::of(&later), None);
     }
 

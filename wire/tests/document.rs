@@ -95,9 +95,10 @@ fn the_rings_are_laid_out_as_it_says() {
         check(&format!("{} {what}", kind as u32));
     }
     for (hello, name) in [
-        (Hello::Ask { features: Features::RINGS, rings: 1, records: 8 }, "ASK"),
+        (Hello::Ask { features: Features::RINGS, rings: 1, records: 8, client: 0 }, "ASK"),
         (Hello::Switch, "SWITCH"),
-        (Hello::Renew { number: 1 }, "RENEW"),
+        (Hello::Renew { number: 1, client: 2 }, "RENEW"),
+        (Hello::Identify { client: 1 }, "IDENTIFY"),
     ] {
         check(&format!("| {} | {name} |", hello.header().buffer_type));
         assert_eq!(hello.header().device_id, HELLO_VERSION);

@@ -1,6 +1,7 @@
 //! What a program uses: a client, its options, and one call per report.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::{
@@ -24,6 +25,8 @@ const RINGS: u32 = 64;
 const RECORDS: u32 = 4096;
 /// How often [`Client::flush`] looks.
 const FLUSH_INTERVAL: Duration = Duration::from_micros(200);
+/// How long [`Client::device_closed`] waits for a server without rings to take what was reported before. Nobody closes a device often.
+const CLOSING_WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// What happens to a report when its ring is full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -123,6 +126,21 @@ impl Client {
             buffer_id,
             ..Header::request(Kind::Free)
         });
+    }
+
+    /// A device is about to be closed: everything that this process holds on it, by its own reports, goes with it.
+    pub fn device_closed(&self, device: u16) {
+        let Some(shared) = self.root.known() else { return };
+        let begin = Instant::now();
+        let reports = loop {
+            let mut books = shared.books();
+            if books.catch_up() || begin.elapsed() > CLOSING_WAIT_MAX {
+                break books.holdings.closing(i32::from(device));
+            }
+            drop(books);
+            std::thread::sleep(FLUSH_INTERVAL);
+        };
+        reports.iter().for_each(|header| self.report(header));
     }
 
     /// A circular buffer was placed in L1.
@@ -267,6 +285,8 @@ impl Drop for Root {
 /// Everything that the threads, the background thread and the clients of this process share.
 pub(crate) struct Shared {
     id: u64,
+    /// What the server tells this client from others of the process by.
+    identity: u64,
     generation: u64,
     options: Options,
     board: Board,
@@ -291,6 +311,7 @@ impl Shared {
         let (lanes, _) = board.current();
         Some(Arc::new(Shared {
             id: IDS.fetch_add(1, Relaxed),
+            identity: new_identity(),
             generation: fork::generation(),
             options,
             board,
@@ -308,6 +329,10 @@ impl Shared {
     #[inline]
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    pub(crate) fn identity(&self) -> u64 {
+        self.identity
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -388,6 +413,11 @@ impl Shared {
             let _ = unsafe { libc::close(socket) };
         }
     }
+}
+
+/// A number that no other client of this process has, be it of another copy of this library: random, and never 0.
+fn new_identity() -> u64 {
+    RandomState::new().build_hasher().finish() | 1
 }
 
 fn geometry(options: &Options) -> Geometry {

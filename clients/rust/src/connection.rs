@@ -55,7 +55,10 @@ impl Connection {
     pub(crate) fn receive(&mut self) -> io::Result<Incoming> {
         let mut bytes = [0; ANSWER_BYTES];
         let space = &mut bytes[..ANSWER_BYTES - self.answer.len()];
-        let received = receive_with(&self.stream, space, &mut self.descriptors)?;
+        let received = match receive_with(&self.stream, space, &mut self.descriptors, Waiting::Not) {
+            Err(error) => nothing_if_not_now(error)?,
+            Ok(received) => received,
+        };
         self.answer.extend_from_slice(&space[..received]);
         if self.answer.len() < ANSWER_BYTES {
             return Ok(Incoming::Nothing);
@@ -82,8 +85,21 @@ fn nothing_if_not_now(error: io::Error) -> io::Result<usize> {
     }
 }
 
-/// One recvmsg(), with the descriptors that came along.
-fn receive_with(stream: &UnixStream, space: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
+/// Whether a receiver waits for what has not come yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    Not,
+    /// As long as the socket's own timeout says.
+    UntilTimeout,
+}
+
+/// One recvmsg(), with the descriptors that came along. The end of the connection is an error.
+pub(crate) fn receive_with(
+    stream: &UnixStream,
+    space: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+    waiting: Waiting,
+) -> io::Result<usize> {
     let mut control = Control { bytes: [0; 128] };
     let mut part = libc::iovec { iov_base: space.as_mut_ptr().cast(), iov_len: space.len() };
     // SAFETY: a msghdr of zeros is a valid one, with nothing in it.
@@ -92,17 +108,24 @@ fn receive_with(stream: &UnixStream, space: &mut [u8], descriptors: &mut Vec<Own
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut control).cast();
     message.msg_controllen = size_of::<Control>() as _;
+    let waits = if waiting == Waiting::Not { libc::MSG_DONTWAIT } else { 0 };
     // SAFETY: the kernel writes to `space` and `control`, within the lengths given, and both outlive the call.
-    let received = unsafe {
-        libc::recvmsg(stream.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT)
-    };
+    let received =
+        unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC | waits) };
+    let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
     // SAFETY: the kernel has filled `control` in, up to the length that it left in `message`.
     unsafe { take_descriptors(&message, descriptors) };
-    match usize::try_from(received) {
-        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-        Ok(received) => Ok(received),
-        Err(_) => nothing_if_not_now(io::Error::last_os_error()),
-    }
+    if received == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(received) }
+}
+
+/// Whether the other end has not closed, as far as is known here.
+pub(crate) fn is_open(stream: &UnixStream) -> bool {
+    let mut byte = 0_u8;
+    // SAFETY: writes at most one byte to `byte`, which outlives the call, and does not wait.
+    let received = unsafe {
+        libc::recv(stream.as_raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
+    };
+    received > 0 || received < 0 && nothing_if_not_now(io::Error::last_os_error()).is_ok()
 }
 
 /// Owns the descriptors of a received message.

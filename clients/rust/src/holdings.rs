@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use ttmem_wire::{BUFFER_BYTES_MAX, BufferType, BufferTypes, Header, Kind};
+use ttmem_wire::{BUFFER_BYTES_MAX, BufferType, BufferTypes, FREED_BY_CLOSE, Header, Kind};
 
 /// The kind of memory that a [`Statistic`] is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -144,6 +144,22 @@ impl Holdings {
         buffers.chain(by_size)
     }
 
+    /// The reports with which everything on a device goes when it is closed.
+    pub(crate) fn closing(&self, device: i32) -> Vec<Header> {
+        let buffers = self.buffers.iter().filter(|((device_id, _), _)| *device_id == device);
+        let frees = buffers.flat_map(|(&(device_id, buffer_id), buffer)| {
+            let buffer_type = FREED_BY_CLOSE;
+            let free = Header { device_id, buffer_id, buffer_type, ..Header::request(Kind::Free) };
+            std::iter::repeat_n(free, buffer.references as usize)
+        });
+        let by_size = self.by_size.iter().filter(|((device_id, ..), _)| *device_id == device);
+        let rests = by_size.map(|(&(device_id, kind, buffer_type), &(size_bytes, _))| {
+            let kind = if kind == Kind::CbAlloc as u8 { Kind::CbFree } else { Kind::KernelUnload };
+            Header { device_id, buffer_type, size_bytes, ..Header::request(kind) }
+        });
+        frees.chain(rests).collect()
+    }
+
     /// What is and was held, by device and kind of memory.
     pub(crate) fn statistics(&self) -> Vec<Statistic> {
         let mut statistics = self.cells.clone();
@@ -172,14 +188,26 @@ impl Holdings {
     }
 
     fn free(&mut self, header: &Header) {
-        let key = (header.device_id, header.buffer_id);
+        let Some(device_id) = self.device_of(header) else { return };
+        let key = (device_id, header.buffer_id);
         let Some(buffer) = self.buffers.get_mut(&key) else { return };
         buffer.references -= 1;
         if buffer.references == 0 {
             let buffer = *buffer;
             self.buffers.remove(&key);
-            self.shrink(header.device_id, buffer);
+            self.shrink(device_id, buffer);
         }
+    }
+
+    /// Which device a free is about: the one that it names, or the only other one that has such a buffer.
+    fn device_of(&self, free: &Header) -> Option<i32> {
+        let has_it = |device: i32| self.buffers.contains_key(&(device, free.buffer_id));
+        if has_it(free.device_id) {
+            return Some(free.device_id);
+        }
+        let mut others = self.cells.iter().map(|cell| cell.device).filter(|device| has_it(*device));
+        let found = others.next()?;
+        others.all(|other| other == found).then_some(found)
     }
 
     fn take(&mut self, header: &Header, kind: Kind, which: u8) {
@@ -330,6 +358,39 @@ mod tests {
         check(&holdings, MemoryType::Kernel, (61, 61, 3, 31));
         holdings.apply(&buffer(Kind::KernelUnload, 0, 61, 2));
         check(&holdings, MemoryType::Kernel, (0, 61, 0, 31));
+    }
+
+    #[test]
+    fn a_free_that_names_another_device_finds_the_only_one() {
+        let mut holdings = Holdings::default();
+        let on = |device_id, header| Header { device_id, ..header };
+        for (id, device) in [(7, 1), (8, 1), (8, 2), (9, 2)] {
+            holdings.apply(&on(device, buffer(Kind::Alloc, id, 100, 0)));
+        }
+        // Host memory too: the device has two rows.
+        holdings.apply(&on(1, buffer(Kind::Alloc, 10, 1, 2)));
+        for id in [7, 8, 9, 11] {
+            holdings.apply(&on(0, buffer(Kind::Free, id, 0, 0)));
+        }
+        let held = holdings.statistics().into_iter().map(|row| (row.device, row.allocated_bytes));
+        assert_eq!(held.collect::<Vec<_>>(), [(1, 100), (1, 1), (2, 100)], "8 is on two of them");
+    }
+
+    #[test]
+    fn a_close_ends_everything_on_its_device() {
+        let mut holdings = Holdings::default();
+        for (kind, id) in [(Kind::Alloc, 1), (Kind::Alloc, 1), (Kind::CbAlloc, 0), (Kind::CbAlloc, 0)] {
+            holdings.apply(&buffer(kind, id, 100, 0));
+            holdings.apply(&Header { device_id: 2, ..buffer(kind, id, 100, 0) });
+        }
+        holdings.apply(&buffer(Kind::KernelLoad, 0, 30, 2));
+        let closing = holdings.closing(1);
+        assert_eq!(closing.len(), 4, "{closing:?}");
+        closing.iter().for_each(|header| holdings.apply(header));
+        let statistics = holdings.statistics();
+        let rests = statistics.iter().map(|row| (row.device, row.allocated_bytes, row.buffers));
+        assert_eq!(rests.collect::<Vec<_>>(), [(1, 0, 0), (1, 0, 0), (1, 0, 0), (2, 100, 1), (2, 200, 2)]);
+        assert_eq!(holdings.closing(1), []);
     }
 
     #[test]

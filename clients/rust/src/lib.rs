@@ -37,6 +37,11 @@ mod pump;
 
 mod client;
 
+mod monitor;
+
 pub use client::{Client, Options, Overrun};
 pub use holdings::{MemoryType, Statistic};
+pub use monitor::{Monitor, MonitorError};
+/// What a [`Monitor`] shows.
+pub use ttmem_wire::stats;
 pub use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, KernelKind};

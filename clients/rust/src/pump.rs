@@ -236,7 +236,8 @@ impl<'a> Pump<'a> {
         }
         let geometry = self.shared.geometry();
         let features = if self.shared.options().uses_rings { Features::RINGS } else { Features::default() };
-        let ask = Hello::Ask { features, rings: geometry.rings(), records: geometry.records() };
+        let (rings, records) = (geometry.rings(), geometry.records());
+        let ask = Hello::Ask { features, rings, records, client: self.shared.identity() };
         let frame = ttmem_wire::encode_request(&ask.header(), ttmem_wire::Layout::Bytes144);
         if let Some(link) = &self.link
             && !link.connection.send(&frame).is_ok_and(|sent| sent == frame.len())
@@ -274,7 +275,7 @@ impl<'a> Pump<'a> {
         // The same server as before knows what this process held when the connection broke, and cannot know what it freed since. One
         // that does not answer may be the same.
         if self.instance.is_some() && (instance.is_none() || instance == self.instance) {
-            books.send(&Hello::Renew { number: monotonic_ns() }.header());
+            books.send(&Hello::Renew { number: monotonic_ns(), client: self.shared.identity() }.header());
         }
         self.instance = instance.or(self.instance);
         books.replay();
@@ -364,7 +365,7 @@ impl<'a> Pump<'a> {
     }
 }
 
-/// A number that grows, for whatever else in this process renews itself as well.
+/// A number that grows from one renewal to the next.
 fn monotonic_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes to `time`, which outlives the call. The clock always exists.
@@ -383,7 +384,7 @@ fn offer(answer: &HelloReply, descriptors: Vec<std::os::fd::OwnedFd>) -> Option<
             _ => {}
         }
     }
-    let mapping = Mapping::new(memory?.as_fd(), geometry.words()).ok()?;
+    let mapping = Mapping::for_both(memory?.as_fd(), geometry.words()).ok()?;
     Some(Lanes::servers(mapping, geometry, wake?))
 }
 

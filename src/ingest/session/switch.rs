@@ -77,7 +77,7 @@ impl Session {
 
     /// Makes the client's rings; false if it gets none.
     fn make_rings(&mut self, geometry: Geometry) -> Result<bool, Fault> {
-        let process = self.conversation.applier.negotiate(now())?;
+        let process = self.conversation.applier.join(now())?;
         if self.rings.is_some() || !process.is_watched() {
             return Ok(false);
         }

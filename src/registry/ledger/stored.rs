@@ -3,33 +3,33 @@
 use std::sync::Arc;
 
 use super::{Batch, Ledger, PROCESS_BUFFERS_MAX};
-use crate::registry::buffers::{Buffers, List, Record};
-use crate::registry::image::{BufferImage, CellImage, ImageError, LedgerImage, memory_type_of};
+use crate::registry::buffers::{NewBuffer, Record};
+use crate::registry::by_size::Sort;
+use crate::registry::image::{BufferImage, CellImage, ImageError, LedgerImage, ShareImage, memory_type_of};
 use crate::registry::kernel::KernelKind;
-use crate::registry::{Counters, DEVICES_MAX, KernelTally, MemoryType, Process, Registry};
+use crate::registry::reporter::Reporter;
+use crate::registry::{Counters, DEVICES_MAX, MemoryType, Process, Registry};
 
 impl Ledger {
     /// All that there is.
     pub(in crate::registry) fn image(&self) -> LedgerImage {
-        let buffer = |record: &Record| BufferImage {
+        let buffer = |(record, references): (&Record, Vec<(u16, u32)>)| BufferImage {
             id: record.id,
             size_bytes: record.size_bytes,
             allocated_ns: record.allocated_ns,
-            references: record.references,
+            references,
         };
         let cells = self.cells.iter().map(|cell| CellImage {
             device: cell.device.index(),
             memory_type: cell.memory_type as u8,
             counters: cell.counters.to_words(),
-            buffers: self.buffers.iter(&cell.buffers).map(buffer).collect(),
+            buffers: self.buffers.with_references(&cell.buffers).map(buffer).collect(),
         });
-        let kernels =
-            self.kernels().map(|(device, kind, tally)| (device, kind as u8, tally.kernels, tally.bytes));
         let empty_in_region = self.empty_in_region.iter();
         let empty_in_region = empty_in_region.map(|(device, memory_type)| (*device, *memory_type as u8));
         LedgerImage {
             cells: cells.collect(),
-            kernels: kernels.collect(),
+            by_size: self.by_size.image(),
             empty_in_region: empty_in_region.collect(),
             has_ended: self.has_ended,
         }
@@ -51,26 +51,17 @@ impl Registry {
             let is_possible = buffers.len() <= PROCESS_BUFFERS_MAX
                 && live <= counters.reported_bytes
                 && buffers.len() as u64 <= counters.buffers
-                && buffers.iter().all(|buffer| buffer.references > 0);
+                && buffers.iter().all(|buffer| buffer.references.iter().any(|(_, count)| *count > 0));
             if !is_possible {
                 return Err(ImageError("a place holds less than its buffers"));
             }
-            batch.restore_place(
-                device,
-                memory_type_of(memory_type)?,
-                counters,
-                |cell, list, table: &mut Buffers| {
-                    for buffer in &buffers {
-                        table.restore(list, device, cell, buffer);
-                    }
-                },
-            );
+            batch.restore_place(device, memory_type_of(memory_type)?, counters, &buffers)?;
         }
-        for (device, kind, kernels, bytes) in stored.kernels {
+        for ShareImage { device, memory_type, kernel, reporter, blocks, bytes } in stored.by_size {
             check(device)?;
-            let kind =
-                KernelKind::ALL.get(usize::from(kind)).ok_or(ImageError("a kernel kind is unknown"))?;
-            batch.restore_kernels(device, *kind, KernelTally { kernels, bytes });
+            let kernel = kernel.map(kernel_kind_of).transpose()?;
+            let sort = Sort { device, memory_type: memory_type_of(memory_type)?, kernel };
+            batch.restore_share(sort, reporter_of(reporter)?, blocks, bytes);
         }
         let empty =
             stored.empty_in_region.into_iter().map(|(device, kind)| Ok((device, memory_type_of(kind)?)));
@@ -80,25 +71,35 @@ impl Registry {
 }
 
 impl Batch<'_> {
-    /// A place is what a stored one was; `fill` puts its buffers into its list. Shown at the end of the batch, as of when it was stored.
+    /// A place is what a stored one was. Shown at the end of the batch, as of when it was stored.
     fn restore_place(
         &mut self,
         device: u16,
         memory_type: MemoryType,
         counters: Counters,
-        fill: impl FnOnce(u16, &mut List, &mut Buffers),
-    ) {
+        stored: &[BufferImage],
+    ) -> Result<(), ImageError> {
         let cell = self.cell(device, memory_type);
         let ledger = &mut *self.ledger;
         ledger.touch(cell).counters = counters;
         let restored = &mut ledger.cells[usize::from(cell)];
         restored.crest();
-        fill(cell, &mut restored.buffers, &mut ledger.buffers);
+        for BufferImage { id, size_bytes, allocated_ns, references } in stored {
+            let references = references.iter().map(|(place, count)| Ok((reporter_of(*place)?, *count)));
+            let references: Vec<(Reporter, u32)> = references.collect::<Result<_, ImageError>>()?;
+            references.iter().for_each(|(reporter, _)| ledger.reporters.add(*reporter));
+            let reporter = references.first().map_or(Reporter::default(), |(reporter, _)| *reporter);
+            let (id, size_bytes, allocated_ns) = (*id, *size_bytes, *allocated_ns);
+            let buffer = NewBuffer { device, cell, id, size_bytes, allocated_ns, reporter };
+            ledger.buffers.restore(&mut restored.buffers, buffer, &references);
+        }
+        Ok(())
     }
 
-    /// Kernels are loaded as they were.
-    fn restore_kernels(&mut self, device: u16, kind: KernelKind, tally: KernelTally) {
-        *self.kernel_tally(device, kind) = tally;
+    /// What one client has taken is as it was.
+    fn restore_share(&mut self, sort: Sort, reporter: Reporter, blocks: u64, bytes: u64) {
+        self.ledger.reporters.add(reporter);
+        self.ledger.by_size.restore(sort, reporter, blocks, bytes);
     }
 
     /// What else there is about a process.
@@ -106,6 +107,14 @@ impl Batch<'_> {
         self.ledger.empty_in_region = empty_in_region;
         self.ledger.has_ended = has_ended;
     }
+}
+
+fn reporter_of(place: u16) -> Result<Reporter, ImageError> {
+    Reporter::stored(place).ok_or(ImageError("a client's place is none"))
+}
+
+fn kernel_kind_of(number: u8) -> Result<KernelKind, ImageError> {
+    KernelKind::ALL.get(usize::from(number)).copied().ok_or(ImageError("a kernel kind is unknown"))
 }
 
 fn check(device: u16) -> Result<(), ImageError> {

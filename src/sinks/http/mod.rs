@@ -5,6 +5,7 @@ mod authentication;
 mod body;
 mod connections;
 mod daemon_metrics;
+mod fits;
 mod listener;
 mod negotiation;
 mod parameters;

@@ -27,6 +27,14 @@ pub(super) struct ProcessRequest {
     pub(super) pid: Option<u32>,
 }
 
+/// What is to fit, and where.
+#[derive(PartialEq, Debug)]
+pub(super) struct FitRequest {
+    pub(super) size_bytes: u64,
+    pub(super) memory_type: MemoryType,
+    pub(super) device: Option<u16>,
+}
+
 impl BufferRequest {
     pub(super) fn parse(query: Option<&str>) -> Result<BufferRequest, Problem> {
         let mut request = BufferRequest {
@@ -65,6 +73,24 @@ impl ProcessRequest {
             }
         }
         Ok(request)
+    }
+}
+
+impl FitRequest {
+    pub(super) fn parse(query: Option<&str>) -> Result<FitRequest, Problem> {
+        let (mut size_bytes, mut memory_type_asked, mut device_asked) = (None, MemoryType::Dram, None);
+        for (name, value) in parameters(query) {
+            match name.as_ref() {
+                "size_bytes" => size_bytes = Some(number(&name, &value, "a number of bytes")?),
+                "memory_type" => memory_type_asked = memory_type(&value)?,
+                "device" => device_asked = Some(device(&value)?),
+                _ => return Err(unknown(&name, "size_bytes, memory_type and device")),
+            }
+        }
+        let Some(size_bytes) = size_bytes else {
+            return Err(Problem::bad_request("size_bytes is missing: the size that is to fit".to_owned()));
+        };
+        Ok(FitRequest { size_bytes, memory_type: memory_type_asked, device: device_asked })
     }
 }
 

@@ -6,12 +6,12 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
 use serde::Serialize;
 
-use super::parameters::{BufferRequest, ProcessRequest, refuse_any};
+use super::parameters::{BufferRequest, FitRequest, ProcessRequest, refuse_any};
 use super::problem::Problem;
-use super::{Body, Sources, scrape};
+use super::{Body, Sources, fits, scrape};
 use crate::clock;
 use crate::registry::Time;
-use crate::views::json;
+use crate::views::{findings, json};
 
 const HTML: &str = "text/html; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
@@ -34,6 +34,11 @@ pub(super) async fn answer<B>(sources: &Arc<Sources>, request: &Request<B>) -> R
         }
         "/api/v1/processes" => ProcessRequest::parse(query).map(|request| processes(sources, &request)),
         "/api/v1/buffers" => BufferRequest::parse(query).map(|request| buffers(sources, &request)),
+        "/api/v1/leaks" => {
+            refuse_any(query).map(|()| to_json(&findings::Leaks::of(&sources.registry.snapshot(now()))))
+        }
+        "/api/v1/fits" => FitRequest::parse(query)
+            .map(|request| to_json(&fits::answer(&sources.registry.snapshot(now()), &request))),
         path => Err(Problem::not_found(path)),
     };
     answer.unwrap_or_else(Problem::into_response)

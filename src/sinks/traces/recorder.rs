@@ -6,9 +6,9 @@ use std::sync::Arc;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::Span;
 
-use super::story::{Story, Suspicion};
+use super::story::Story;
 use crate::registry::{
-    AllocationFailure, Ending, Occurrence, Orphaned, Process, ProcessMemory, RejectedPeer, Time,
+    AllocationFailure, Ending, Occurrence, Orphaned, Process, RejectedPeer, Suspicion, Time,
 };
 use crate::sinks::token_bucket::Rate;
 use crate::throttle::Throttle;
@@ -21,8 +21,6 @@ pub struct RecorderPolicy {
     pub spans_per_second_max: u32,
     /// How often a process that lives is told of.
     pub interval_ns: u64,
-    /// What a process's memory has grown by before it is suspected of a leak.
-    pub growth_bytes_min: u64,
 }
 
 /// What is to be exported.
@@ -71,6 +69,7 @@ impl Recorder {
                 items.spans.push(self.story(&process).about.held(&burst, time));
             }
             Occurrence::Failed(process, failure) => self.fail(&process, &failure, time, items),
+            Occurrence::LeakSuspected(suspicion) => self.suspect(&suspicion, time, items),
             Occurrence::Ended(process, ending) => self.end(&process, &ending, time, items),
             Occurrence::Rejected(peer) => reject(&peer, time, items),
         }
@@ -112,32 +111,22 @@ impl Recorder {
             if is_young && !self.stories.contains_key(&process.serial()) {
                 continue;
             }
-            let RecorderPolicy { interval_ns, growth_bytes_min, .. } = self.policy;
+            let interval_ns = self.policy.interval_ns;
             let story = self.story(process);
             story.look(time);
-            if !story.is_due(time.monotonic_ns) {
-                continue;
-            }
-            let (span, suspicions) = story.end_interval(interval_ns, growth_bytes_min, time);
-            items.spans.push(span);
-            for Suspicion { place, growth_bytes } in suspicions {
-                self.suspect(process, &place, growth_bytes, time, items);
+            if story.is_due(time.monotonic_ns) {
+                items.spans.push(story.end_interval(interval_ns, time));
             }
         }
     }
 
-    fn suspect(
-        &mut self,
-        process: &Arc<Process>,
-        place: &ProcessMemory,
-        growth_bytes: u64,
-        time: Time,
-        items: &mut Items,
-    ) {
-        let now_ns = time.monotonic_ns;
-        let Some(suppressed) = self.throttle.admit("leak_suspected", now_ns) else { return };
-        let about = &self.story(process).about;
-        items.records.push(trace::leak_suspected(about, place, growth_bytes, now_ns, suppressed, time));
+    fn suspect(&mut self, suspicion: &Suspicion, time: Time, items: &mut Items) {
+        let admitted = self.throttle.admit("leak_suspected", time.monotonic_ns);
+        let story = self.story(&suspicion.process);
+        story.add(trace::leak_event(suspicion, time));
+        let record =
+            admitted.map(|suppressed| trace::leak_suspected(&story.about, suspicion, suppressed, time));
+        items.records.extend(record);
     }
 
     /// The stories of processes that have ended. If their ends are not heard of after this, they were lost.

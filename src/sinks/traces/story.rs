@@ -1,4 +1,4 @@
-//! One process's story so far: what its root span will say, what has been said in between, and what it is suspected of.
+//! One process's story so far: what its root span will say, and what has been said in between.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,8 +13,6 @@ use crate::views::trace::{self, Host, Interval, ProcessIds, RootEnd};
 const EVENTS_MAX: usize = 64;
 /// A peak is news when it is more than a quarter above the one that was told last.
 const PEAK_STEP_DIVISOR: u64 = 4;
-/// A process whose memory has grown in so many intervals after another is suspected of a leak.
-const LEAK_INTERVALS: u32 = 3;
 /// How long after its first report a process's first interval ends: its trace context has come by then, if one comes.
 const FIRST_INTERVAL_NS: u64 = 1_000_000_000;
 
@@ -37,18 +35,6 @@ struct Place {
     /// The peak as it was at the last look.
     peak_bytes: u64,
     peak_told_bytes: u64,
-    /// What was held at the end of the last interval.
-    usage_bytes: u64,
-    /// Intervals in which the memory has grown, one after the other.
-    growths: u32,
-    /// What was held before the first of them.
-    grown_from_bytes: u64,
-}
-
-/// Growth that looks like a leak.
-pub(super) struct Suspicion {
-    pub(super) place: ProcessMemory,
-    pub(super) growth_bytes: u64,
 }
 
 impl Story {
@@ -74,7 +60,8 @@ impl Story {
         self.add(event);
     }
 
-    fn add(&mut self, event: Event) {
+    /// Something is to be known about the process.
+    pub(super) fn add(&mut self, event: Event) {
         if self.events.len() < EVENTS_MAX {
             self.events.push(event);
         } else {
@@ -106,46 +93,14 @@ impl Story {
         now_ns >= self.interval_due_ns
     }
 
-    /// Ends the interval, and begins the next one: its span, and the places that have grown for too long, by at least so many bytes.
-    pub(super) fn end_interval(
-        &mut self,
-        interval_ns: u64,
-        growth_bytes_min: u64,
-        time: Time,
-    ) -> (Span, Vec<Suspicion>) {
+    /// Ends the interval, and begins the next one: its span.
+    pub(super) fn end_interval(&mut self, interval_ns: u64, time: Time) -> Span {
         let now = self.about.process.memory();
         let before = std::mem::replace(&mut self.before, now.clone());
-        let suspicions = self.suspect(&now, growth_bytes_min);
-        for suspicion in &suspicions {
-            let Suspicion { place, growth_bytes } = suspicion;
-            self.add(trace::leak_event(place, *growth_bytes, time.monotonic_ns, time));
-        }
         let (start_ns, end_ns) = (self.interval_start_ns, time.monotonic_ns);
         self.interval_start_ns = end_ns;
         self.interval_due_ns = end_ns.saturating_add(interval_ns);
-        (self.about.interval(&Interval { start_ns, end_ns, before, now }, time), suspicions)
-    }
-
-    fn suspect(&mut self, memory: &[ProcessMemory], growth_bytes_min: u64) -> Vec<Suspicion> {
-        let mut suspicions = Vec::new();
-        for now in memory {
-            let place = self.places.entry((now.device, now.memory_type)).or_default();
-            let usage_bytes = now.counters.usage_bytes();
-            if usage_bytes <= place.usage_bytes {
-                place.growths = 0;
-            } else {
-                if place.growths == 0 {
-                    place.grown_from_bytes = place.usage_bytes;
-                }
-                place.growths = place.growths.saturating_add(1);
-            }
-            place.usage_bytes = usage_bytes;
-            let growth_bytes = usage_bytes.saturating_sub(place.grown_from_bytes);
-            if place.growths == LEAK_INTERVALS && growth_bytes >= growth_bytes_min {
-                suspicions.push(Suspicion { place: *now, growth_bytes });
-            }
-        }
-        suspicions
+        self.about.interval(&Interval { start_ns, end_ns, before, now }, time)
     }
 
     /// The whole story.

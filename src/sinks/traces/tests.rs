@@ -9,8 +9,8 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use super::recorder::{Items, Recorder};
 use super::*;
 use crate::registry::{
-    AllocationFailure, FeedPolicy, Identity, MemoryType, ORPHANS_TOLD_MAX, Process, ProcessInfo,
-    RejectedPeer, Rejection, Source, TraceContext,
+    AllocationFailure, FeedPolicy, Held, Identity, MemoryType, ORPHANS_TOLD_MAX, Process, ProcessInfo,
+    RejectedPeer, Rejection, Source, Suspicion, TraceContext,
 };
 use crate::views::trace::{Host, ProcessIds};
 
@@ -39,8 +39,7 @@ impl Stage {
             burst_gap_ns: SECOND_NS,
             burst_buffers_min: 50,
         });
-        let policy =
-            RecorderPolicy { spans_per_second_max, interval_ns: 100 * SECOND_NS, growth_bytes_min: MIB };
+        let policy = RecorderPolicy { spans_per_second_max, interval_ns: 100 * SECOND_NS };
         let recorder = Recorder::new(Arc::clone(&host), policy);
         Stage { registry, recorder, host, items: Items::default() }
     }
@@ -227,22 +226,36 @@ fn a_process_that_lives_is_told_of_in_intervals_and_no_span_is_told_twice() {
 }
 
 #[test]
-fn memory_that_only_grows_is_suspected() {
+fn a_suspected_leak_is_told_once_and_again_after_it_was_none() {
     let mut stage = Stage::new(1000);
-    let (leaking, steady) = (stage.process(1, 0), stage.process(2, 0));
-    stage.allocate(&steady, 1, 9 * MIB, 0);
-    for seconds in 0..500 {
-        stage.allocate(&leaking, seconds, MIB, seconds);
-        stage.look(seconds);
+    let leaking = stage.process(1, 0);
+    stage.allocate(&leaking, 1, 9 * MIB, 0);
+    let suspicion = Suspicion {
+        process: Arc::clone(&leaking),
+        device: 0,
+        memory_type: MemoryType::Dram,
+        score: 0.7,
+        size_class: None,
+        growth: Held { buffers: 9, bytes: 9 * MIB },
+        growth_ns: 100 * SECOND_NS,
+        evidence: "It grew.".into(),
+        since_ns: Some(100 * SECOND_NS),
+    };
+    let watched = Suspicion { score: 0.3, since_ns: None, ..suspicion.clone() };
+    for suspected in [&watched, &suspicion, &suspicion, &watched, &suspicion] {
+        stage.registry.suspect(vec![suspected.clone()]);
     }
-    let [record] = &stage.items.records[..] else { panic!("{:?}", stage.items.records) };
+    stage.hear(110);
+    let [record, _] = &stage.items.records[..] else { panic!("{:?}", stage.items.records) };
     assert_eq!(record.event_name, "tenstorrent.leak_suspected");
     assert_eq!(record.trace_id, stage.ids(&leaking).trace_id);
+    assert_eq!(record.time_unix_nano, EPOCH_NS + 100 * SECOND_NS);
+    assert_eq!(number(&record.attributes, "tenstorrent.memory.growth"), 9 << 20);
     stage.registry.end(&leaking, 500 * SECOND_NS);
     stage.hear(500);
     let spans = stage.spans();
     let root = spans.iter().find(|span| span.name == "process model").expect("the process");
-    assert_eq!(events(root).iter().filter(|event| **event == "leak suspected").count(), 1);
+    assert_eq!(events(root).iter().filter(|event| **event == "leak suspected").count(), 2);
 }
 
 #[test]

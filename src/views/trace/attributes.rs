@@ -28,6 +28,9 @@ pub(super) const REQUESTED: &str = "tenstorrent.memory.requested";
 pub(super) const FREE: &str = "tenstorrent.memory.free";
 pub(super) const LARGEST_FREE_BLOCK: &str = "tenstorrent.memory.largest_free_block";
 pub(super) const GROWTH: &str = "tenstorrent.memory.growth";
+pub(super) const GROWTH_BUFFERS: &str = "tenstorrent.buffer.growth";
+pub(super) const LEAK_SCORE: &str = "tenstorrent.leak.score";
+pub(super) const LEAK_EVIDENCE: &str = "tenstorrent.leak.evidence";
 pub(super) const BUFFER_ID: &str = "tenstorrent.buffer.id";
 pub(super) const BUFFER_SIZE: &str = "tenstorrent.buffer.size";
 pub(super) const BUFFER_END: &str = "tenstorrent.buffer.end";
@@ -54,6 +57,10 @@ pub(super) fn text(key: &str, value: &str) -> KeyValue {
 pub(super) fn number(key: &str, value: u64) -> KeyValue {
     // A size that is larger than any machine's memory is refused long before this.
     attribute(key, Value::IntValue(i64::try_from(value).unwrap_or(i64::MAX)))
+}
+
+pub(super) fn float(key: &str, value: f64) -> KeyValue {
+    attribute(key, Value::DoubleValue(value))
 }
 
 pub(super) fn numbers(key: &str, values: impl IntoIterator<Item = u16>) -> KeyValue {

@@ -5,7 +5,7 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
 
 use super::attributes::{self as key, any, number, text};
 use super::span::{Process, failure_attributes, leak_attributes};
-use crate::registry::{AllocationFailure, FailureReason, Orphaned, ProcessMemory, RejectedPeer, Time};
+use crate::registry::{AllocationFailure, FailureReason, Orphaned, RejectedPeer, Suspicion, Time};
 
 /// A device had no room.
 pub fn allocation_failed(
@@ -45,19 +45,12 @@ pub fn orphaned(process: &Process, orphaned: Orphaned, at_ns: u64, suppressed: u
     about(process, record("memory_orphaned", SeverityNumber::Warn, body, at_ns, attributes, time))
 }
 
-/// What a process holds has grown for a long time without ever shrinking.
-pub fn leak_suspected(
-    process: &Process,
-    place: &ProcessMemory,
-    growth_bytes: u64,
-    at_ns: u64,
-    suppressed: u64,
-    time: Time,
-) -> LogRecord {
-    let (device, memory) = (place.device, place.memory_type.name());
-    let body =
-        format!("leak suspected: {growth_bytes} bytes more of {memory} on device {device}, and nothing less");
-    let mut attributes = leak_attributes(place, growth_bytes);
+/// What a process holds looks like a leak.
+pub fn leak_suspected(process: &Process, suspicion: &Suspicion, suppressed: u64, time: Time) -> LogRecord {
+    let Suspicion { device, memory_type, evidence, .. } = suspicion;
+    let body = format!("leak of {} on device {device} suspected: {evidence}", memory_type.name());
+    let at_ns = suspicion.since_ns.unwrap_or(time.monotonic_ns);
+    let mut attributes = leak_attributes(suspicion);
     attributes.push(number(key::SUPPRESSED, suppressed));
     about(process, record("leak_suspected", SeverityNumber::Warn, body, at_ns, attributes, time))
 }

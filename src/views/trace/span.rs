@@ -7,11 +7,11 @@ use opentelemetry_proto::tonic::trace::v1::span::{Event, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
-use super::attributes::{self as key, device, number, numbers, text};
+use super::attributes::{self as key, device, float, number, numbers, text};
 use super::ids::{Host, ProcessIds, SpanId};
 use crate::registry::{
     self, AllocationFailure, BurstAllocated, BurstHeld, BurstPart, Container, Counters, End, MemoryType,
-    Orphaned, Orphans, ProcessMemory, Release, Time,
+    Orphaned, Orphans, ProcessMemory, Release, Suspicion, Time,
 };
 
 /// The flags of a span that says whether its parent is of another process (`HAS_IS_REMOTE`, `IS_REMOTE`), and that it is recorded.
@@ -277,15 +277,17 @@ pub fn peak_event(place: &ProcessMemory, at_ns: u64, time: Time) -> Event {
     event("peak reached", at_ns, attributes, time)
 }
 
-/// What is held has grown for a long time without ever shrinking.
-pub fn leak_event(place: &ProcessMemory, growth_bytes: u64, at_ns: u64, time: Time) -> Event {
-    event("leak suspected", at_ns, leak_attributes(place, growth_bytes), time)
+/// What is held looks like a leak.
+pub fn leak_event(suspicion: &Suspicion, time: Time) -> Event {
+    event("leak suspected", suspicion.since_ns.unwrap_or(time.monotonic_ns), leak_attributes(suspicion), time)
 }
 
-pub(super) fn leak_attributes(place: &ProcessMemory, growth_bytes: u64) -> Vec<KeyValue> {
-    let mut attributes = place_of(place.device, place.memory_type);
-    attributes.push(number(key::MEMORY_USAGE, place.counters.usage_bytes()));
-    attributes.push(number(key::GROWTH, growth_bytes));
+pub(super) fn leak_attributes(suspicion: &Suspicion) -> Vec<KeyValue> {
+    let mut attributes = place_of(suspicion.device, suspicion.memory_type);
+    attributes.push(number(key::GROWTH, suspicion.growth.bytes));
+    attributes.push(number(key::GROWTH_BUFFERS, suspicion.growth.buffers));
+    attributes.push(float(key::LEAK_SCORE, suspicion.score));
+    attributes.push(text(key::LEAK_EVIDENCE, &suspicion.evidence));
     attributes
 }
 

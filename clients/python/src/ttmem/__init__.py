@@ -14,8 +14,19 @@ started again, is told of everything that lives as soon as it answers.
 from .books import Statistics
 from .client import AllocationClient
 from .connection import DEFAULT_SOCKET
+from .monitor import MEMORY_TYPES, Device, Holding, Monitor
 from .protocol import BufferType
 from .watching import watch
 
-__all__ = ["DEFAULT_SOCKET", "AllocationClient", "BufferType", "Statistics", "watch"]
+__all__ = [
+    "DEFAULT_SOCKET",
+    "MEMORY_TYPES",
+    "AllocationClient",
+    "BufferType",
+    "Device",
+    "Holding",
+    "Monitor",
+    "Statistics",
+    "watch",
+]
 __version__ = "0.1.0"

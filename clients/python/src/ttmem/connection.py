@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 
-from .protocol import FRAME_BYTES, Kind, frame, trace_context
+from .protocol import FRAME_BYTES, HELLO_IDENTIFY, HELLO_RENEW, HELLO_VERSION, Kind, frame, trace_context
 
 DEFAULT_SOCKET = "/tmp/tt_allocation_server.sock"
 
@@ -28,10 +28,6 @@ PAUSE_SECONDS_MIN = 0.05
 PAUSE_SECONDS_MAX = 1.0
 #: How long a program that ends waits for its last reports.
 EXIT_SECONDS = 0.5
-
-#: What HELLO calls its first version, and the step with which a client says that it tells everything once more.
-_HELLO_VERSION = 1
-_HELLO_RENEW = 2
 
 #: Bytes with which the thread may have been woken since it last looked.
 _WAKES_MAX = 4096
@@ -57,6 +53,8 @@ class Connection:
         self._lost = 0
         self._must_renew = False
         self._has_told = False
+        #: What the daemon tells this client from others of the process by: never 0.
+        self._identity = int.from_bytes(os.urandom(8), "little") | 1
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._wake: tuple[socket.socket, socket.socket] | None = None
@@ -164,18 +162,24 @@ class Connection:
             messages = [*self._news(), *self._queue]
             self._queue = []
             self._must_renew = False
-            self._has_told = True
+            self._has_told = self._has_told or bool(messages)
         if messages:
             self._socket.sendall(b"".join(messages))
 
     def _news(self) -> Iterable[bytes]:
-        """What has to be said before the queue."""
-        if not self._has_told and (message := trace_context(os.environ.get("TRACEPARENT", ""))):
-            yield message
+        """What has to be said before the queue; a program that only asks says nothing of itself."""
+        if not (self._queue or self._must_renew or self._lost):
+            return
+        renews = self._must_renew and self._has_told
+        if renews or not self._has_told:
+            # Who of the process's clients this is; and if everything will be told anew, in which generation: the newest counts.
+            step, number = (HELLO_RENEW, time.monotonic_ns()) if renews else (HELLO_IDENTIFY, 0)
+            yield frame(
+                Kind.HELLO, device_id=HELLO_VERSION, buffer_type=step, size=number, timestamp=self._identity
+            )
+            if message := trace_context(os.environ.get("TRACEPARENT", "")):
+                yield message
         if self._must_renew:
-            if self._has_told:
-                # The newest of a process counts, by a number that grows.
-                yield frame(Kind.HELLO, device_id=_HELLO_VERSION, buffer_type=_HELLO_RENEW, size=time.monotonic_ns())
             yield from self._live()
         if self._lost:
             yield frame(Kind.LOST, size=self._lost)

@@ -10,6 +10,12 @@ DEVICES_MAX = 1024
 BUFFER_BYTES_MAX = 1 << 40
 ID_MAX = (1 << 64) - 1
 
+#: What HELLO calls its first version, and what it can be for: a client asks, tells everything once more, or says who it is.
+HELLO_VERSION = 1
+HELLO_ASK = 0
+HELLO_RENEW = 2
+HELLO_IDENTIFY = 3
+
 _HEADER = struct.Struct("<B3xiQB3xiQQ")
 _TOTALS = struct.Struct("<6Q")
 _TOTALS_AT = 40
