@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+/// Between samples of memory: some hundreds of an hour are enough for a line.
+const RESIDENT_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Counts, times and memory of one run.
 pub(super) struct Tally {
     begin: Instant,
@@ -68,8 +71,12 @@ impl Tally {
         self.recoveries.push(duration);
     }
 
+    /// The daemon has so much memory now. One sample of each interval is kept.
     pub(super) fn resident(&mut self, bytes: u64) {
-        self.resident.push((self.begin.elapsed(), bytes));
+        let now = self.begin.elapsed();
+        if self.resident.last().is_none_or(|(last, _)| now - *last >= RESIDENT_INTERVAL) {
+            self.resident.push((now, bytes));
+        }
     }
 
     fn faults_sum(&self) -> u64 {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -127,11 +128,7 @@ impl Worker {
                 let name = number(&mut words)?;
                 self.connections.remove(&name).context("no such connection")?;
             }
-            "half" => {
-                let bytes: usize = number(&mut words)?;
-                let frame = encode_request(&Header::request(Kind::Query), Layout::Bytes144);
-                UnixStream::connect(&self.socket)?.write_all(&frame[..bytes])?;
-            }
+            "half" => self.half_frame(number(&mut words)?)?,
             "garbage" => self.garbage(words.next().unwrap_or_default())?,
             "sync" => self.sync()?,
             "exit" => std::process::exit(0),
@@ -196,6 +193,17 @@ impl Worker {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
             Err(error) => Err(error).context("a connection with garbage stays open"),
         }
+    }
+
+    /// Ends a connection of its own inside a frame, and waits for the daemon to see it.
+    fn half_frame(&self, bytes: usize) -> anyhow::Result<()> {
+        let layout = Layout::Bytes144;
+        let mut connection = Connection::open(&self.socket, layout)?;
+        let frame = encode_request(&Header::request(Kind::Query), layout);
+        connection.stream.write_all(&frame[..bytes])?;
+        connection.stream.shutdown(Shutdown::Write)?;
+        connection.stream.read_to_end(&mut Vec::new())?;
+        Ok(())
     }
 
     /// Waits until the daemon has read all that was reported.
