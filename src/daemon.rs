@@ -93,7 +93,7 @@ async fn serve(
     let metrics = DaemonMetrics::new(env!("CARGO_PKG_VERSION"), env!("TTMEM_REVISION"), started_seconds)
         .context("cannot make metrics")?;
     metrics.reloaded(started_seconds);
-    if let Some(journal) = journal {
+    if config.state_dir.is_some() {
         state::show(journal, &metrics).context("cannot make metrics")?;
     }
     let web = Web::load(config.web_config.as_deref())?;

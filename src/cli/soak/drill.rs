@@ -190,9 +190,7 @@ impl Drill {
         let worker = &mut self.workers[index];
         let pid = worker.pid();
         if let Some(heir) = worker.heir.filter(|_| self.random.between(0, 2) == 0) {
-            let held = self.model.processes.entry(heir).or_default();
-            let reports = plan::burst(&mut self.random, held, worker.connections[0], false);
-            return self.say(index, heir, "bequeath", &reports);
+            return self.report_as_heir(index, heir);
         }
         let held = self.model.processes.entry(pid).or_default();
         if worker.speech == Speech::Library {
@@ -204,6 +202,12 @@ impl Drill {
         let reports = plan::burst(&mut self.random, held, connection, has_sums);
         let manner = plan::one_of(&mut self.random, &MANNERS);
         self.say(index, pid, &format!("send {connection} {manner}"), &reports)
+    }
+
+    fn report_as_heir(&mut self, index: usize, heir: u32) -> anyhow::Result<()> {
+        let held = self.model.processes.entry(heir).or_default();
+        let reports = plan::burst(&mut self.random, held, self.workers[index].connections[0], false);
+        self.say(index, heir, "bequeath", &reports)
     }
 
     fn say(&mut self, index: usize, pid: u32, how: &str, reports: &[Report]) -> anyhow::Result<()> {
@@ -275,8 +279,12 @@ impl Drill {
         let Some(index) = self.pick(fit) else { return Ok(()) };
         let worker = &mut self.workers[index];
         let pid = worker.do_now(&format!("heir {}", worker.connections[0]))?;
-        worker.heir = Some(pid.parse().context("an heir without a pid")?);
+        let heir = pid.parse().context("an heir without a pid")?;
+        worker.heir = Some(heir);
         self.tally.fault("forks that go on with their parent's connection");
+        self.report_as_heir(index, heir)?;
+        // The kernel vouches for it while it lives, so the daemon has to meet it before it may end.
+        self.workers[index].do_now("sync")?;
         Ok(())
     }
 
