@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::http;
-use super::model::{Counts, Model, Place, Usage};
+use super::model::{Counts, Holdings, Model, Place, Usage};
 use super::report::{CIRCULAR_BUFFER, KERNEL, MEMORY};
 use crate::views::json;
 
@@ -117,7 +117,7 @@ impl Told {
         }
         for pid in self.processes.keys().chain(model.processes.keys()).copied().collect::<BTreeSet<u32>>() {
             let mut told = self.processes.get(&pid).cloned().unwrap_or_default();
-            let mut expected = model.processes.get(&pid).map(|holdings| holdings.usage()).unwrap_or_default();
+            let mut expected = model.processes.get(&pid).map(Holdings::usage).unwrap_or_default();
             expected.retain(|_, usage| usage.bytes > 0);
             for place in expected.keys().chain(told.keys()).copied().collect::<BTreeSet<Place>>() {
                 let what = format!("held by {pid}");
@@ -201,7 +201,13 @@ impl Told {
 }
 
 impl Differences {
-    fn compare<T: PartialEq + std::fmt::Debug>(&mut self, place: Place, what: &str, told: T, expected: T) {
+    fn compare<T: Copy + PartialEq + std::fmt::Debug>(
+        &mut self,
+        place: Place,
+        what: &str,
+        told: T,
+        expected: T,
+    ) {
         if told != expected {
             self.tell(
                 place.0,
