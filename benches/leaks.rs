@@ -99,6 +99,8 @@ impl Simulation {
             user: "root".to_owned(),
             cgroup: None,
             container: None,
+            ns_pid: None,
+            slurm: None,
             start_time_seconds: None,
             source: Source::Socket,
         };

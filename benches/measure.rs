@@ -53,11 +53,15 @@ pub(super) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     Ok((ticks(14)? + ticks(15)?) / TICKS_PER_SECOND)
 }
 
-/// The same to the nanosecond, for a process whose threads do not end.
-pub(super) fn cpu_seconds_of_threads(pid: u32) -> anyhow::Result<f64> {
+/// The same to the nanosecond, for a process whose threads do not end: of those whose names begin so, all with the empty beginning.
+pub(super) fn cpu_seconds_of_threads(pid: u32, name_begins: &str) -> anyhow::Result<f64> {
     let mut nanoseconds = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let schedstat = fs::read_to_string(thread?.path().join("schedstat"))?;
+        let thread = thread?.path();
+        if !fs::read_to_string(thread.join("comm"))?.starts_with(name_begins) {
+            continue;
+        }
+        let schedstat = fs::read_to_string(thread.join("schedstat"))?;
         let on_processor = schedstat.split_whitespace().next().context("an empty schedstat")?;
         nanoseconds += on_processor.parse::<u64>()?;
     }
@@ -142,7 +146,8 @@ mod tests {
     fn a_process_has_used_time_and_memory() {
         let pid = std::process::id();
         assert!(cpu_seconds(pid).expect("own stat") >= 0.0);
-        assert!(cpu_seconds_of_threads(pid).expect("own threads") > 0.0);
+        assert!(cpu_seconds_of_threads(pid, "").expect("own threads") > 0.0);
+        assert_eq!(cpu_seconds_of_threads(pid, "no thread has this").expect("own threads"), 0.0);
         assert!(resident_mb(pid).expect("own status") > 0.1);
         assert!(peak_resident_mb(pid).expect("own status") > 0.1);
     }

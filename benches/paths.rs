@@ -172,6 +172,8 @@ fn populated() -> anyhow::Result<Registry> {
             user: "inference".to_owned(),
             cgroup: None,
             container: None,
+            ns_pid: None,
+            slurm: None,
             start_time_seconds: Some(1.0),
             source: Source::Socket,
         };

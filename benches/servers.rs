@@ -16,6 +16,9 @@ use super::Bench;
 use super::http::Http;
 use super::measure;
 
+/// How the names of the daemon's threads begin that read reports.
+const INGEST_THREADS: &str = "ttmem-ingest-";
+
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
@@ -120,7 +123,12 @@ impl Server {
 
     /// The same to the nanosecond, for the daemon, whose threads do not end.
     pub(super) fn cpu_seconds_exact(&self) -> anyhow::Result<f64> {
-        measure::cpu_seconds_of_threads(self.child.id())
+        measure::cpu_seconds_of_threads(self.child.id(), "")
+    }
+
+    /// The same of the daemon's threads that read reports.
+    pub(super) fn ingest_cpu_seconds(&self) -> anyhow::Result<f64> {
+        measure::cpu_seconds_of_threads(self.child.id(), INGEST_THREADS)
     }
 
     /// The memory the server has resident now.

@@ -2,6 +2,7 @@
 
 pub mod demo;
 mod fits;
+mod history;
 mod man;
 mod pages;
 mod random;
@@ -58,6 +59,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> 
         Some(("serve", matches)) => daemon::run(&Origin::new(matches, env::vars_os())),
         Some(("status", matches)) => status::run(&status_options(matches)?),
         Some(("fits", matches)) => fits::run(matches),
+        Some(("history", matches)) => history::run(matches),
         Some(("run", matches)) => run::run(matches),
         Some(("demo", matches)) => demo::run(matches),
         Some(("soak", matches)) => soak::run(matches),
@@ -118,6 +120,7 @@ fn command() -> Command {
             serve_command(),
             status_command(),
             fits::command(),
+            history::command(),
             run::command(),
             demo::command(),
             soak::command(),

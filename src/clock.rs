@@ -18,20 +18,31 @@ pub fn unix_ns() -> u64 {
     now().1
 }
 
+/// Both at one instant, monotonic first, for what happens too often to look at both: the time of day is the one that the monotonic clock
+/// leads to. If somebody has set it, that shows only when [`now`] has been asked, as every scrape does.
+pub fn now_by_monotonic() -> (u64, u64) {
+    let monotonic = monotonic_ns();
+    unix_by(monotonic).map_or_else(now, |unix| (monotonic, unix))
+}
+
 /// Both at one instant, monotonic first. While nobody sets the clock their difference stays the same to the nanosecond, so that a
 /// moment of the one is always the same moment of the other.
 pub fn now() -> (u64, u64) {
     let monotonic = monotonic_ns();
     let unix = nanoseconds(libc::CLOCK_REALTIME);
-    let steady =
-        OFFSET_NS.load(Relaxed).checked_add_unsigned(monotonic).and_then(|unix| u64::try_from(unix).ok());
-    match steady.filter(|steady| steady.abs_diff(unix) <= JUMP_NS) {
+    match unix_by(monotonic).filter(|steady| steady.abs_diff(unix) <= JUMP_NS) {
         Some(steady) => (monotonic, steady),
         None => {
             OFFSET_NS.store(unix.cast_signed().wrapping_sub(monotonic.cast_signed()), Relaxed);
             (monotonic, unix)
         }
     }
+}
+
+/// The time of day that the monotonic clock leads to, if it has been found out.
+fn unix_by(monotonic: u64) -> Option<u64> {
+    let unix = OFFSET_NS.load(Relaxed).checked_add_unsigned(monotonic)?;
+    u64::try_from(unix).ok()
 }
 
 fn nanoseconds(clock: libc::clockid_t) -> u64 {
@@ -61,5 +72,7 @@ mod tests {
         };
         let first = difference();
         assert!((0..1000).all(|_| difference() == first));
+        let (monotonic, unix) = now_by_monotonic();
+        assert_eq!(unix - monotonic, first);
     }
 }

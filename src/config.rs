@@ -9,6 +9,8 @@ mod device;
 mod error;
 mod file;
 mod flags;
+mod history;
+mod limits;
 mod origin;
 mod otlp;
 mod products;
@@ -24,6 +26,7 @@ use std::path::PathBuf;
 pub use device::{DEVICE_KEYS, DeviceConfig, DeviceKey};
 pub use error::{ConfigError, Place, Problem};
 pub use flags::arguments;
+pub use history::{HistoryConfig, HistoryLimits};
 pub use origin::{Loaded, Origin};
 pub use otlp::{OtlpConfig, OtlpEndpoint, OtlpHeaders, OtlpSignal};
 pub use products::{PRODUCTS, Product};
@@ -31,7 +34,7 @@ pub use settings::{Kind, SETTINGS, Setting};
 pub use spans::SpansConfig;
 pub use values::{
     Arch, ListenAddress, LogFormat, LogLevel, OtlpCompression, OtlpHistograms, OtlpProtocol, OtlpTemporality,
-    Range, SocketBufferTypes, SocketLayout,
+    Range, Sandbox, SocketBufferTypes, SocketLayout,
 };
 pub use web::{
     CIPHER_SUITES, ClientAuth, Named, Pem, PemSource, RateLimit, SYSTEM_AUTHORITIES, TlsConfig, TlsVersions,
@@ -50,6 +53,12 @@ pub const DEFAULT_PORT: u16 = 8080;
 /// their reads found more. A thread that waits costs its stack.
 const INGEST_THREADS_AUTO: u32 = 8;
 
+/// Two processes with as many as one may have, and three times what ten million buffers need: two gigabytes.
+const BUFFERS_MAX: u64 = 1 << 25;
+
+/// Of what all may have together, this part is for those who are not the greediest user: an eighth.
+const OTHERS_SHARE: u64 = 8;
+
 /// Everything the daemon was told, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -65,6 +74,14 @@ pub struct Config {
     pub socket_buffer_types: SocketBufferTypes,
     /// Connections at once, at least one.
     pub clients_max: u32,
+    /// Connections of one user at once, at least one; a part of all if none is said.
+    pub user_clients_max: Option<u32>,
+    /// Live buffers at once that are known singly.
+    pub buffers_max: u64,
+    /// Those of one user's processes; a part of all if none is said.
+    pub user_buffers_max: Option<u64>,
+    /// Bytes that the rings of one user's processes may take; 0 for no rings.
+    pub ring_memory_max_bytes: u64,
     /// Threads that read reports, at least one.
     pub ingest_threads: u32,
     /// Whether a frame's process id is believed in place of the kernel's.
@@ -93,14 +110,24 @@ pub struct Config {
     pub shm_interval_ms: u64,
     /// Where the kubelet has an entry for every container; none if their names are not to be looked up.
     pub container_log_dir: Option<PathBuf>,
+    /// The socket of the kubelet's pods API; none if it is not to be asked.
+    pub kubelet_pods_socket: Option<PathBuf>,
+    /// The socket of the kubelet's pod-resources API; none if it is not to be asked.
+    pub kubelet_resources_socket: Option<PathBuf>,
+    /// Whether processes' environments are read for the Slurm job that they name.
+    pub process_environment: bool,
     /// Seconds that the series of an ended process stay.
     pub process_linger_seconds: u64,
     /// Processes that have series of their own, per device.
     pub processes_max: u32,
+    /// What the daemon gives up before it serves anybody.
+    pub sandbox: Sandbox,
     /// What goes to an OpenTelemetry collector.
     pub otlp: OtlpConfig,
     /// What is told as spans.
     pub spans: SpansConfig,
+    /// How much of the past is kept there.
+    pub history_limits: HistoryLimits,
     /// Whether the demonstration workload runs as well.
     pub demo: bool,
     /// The form of log lines.
@@ -118,6 +145,10 @@ impl Default for Config {
             socket_layout: SocketLayout::Auto,
             socket_buffer_types: SocketBufferTypes::Auto,
             clients_max: 16_384,
+            user_clients_max: None,
+            buffers_max: BUFFERS_MAX,
+            user_buffers_max: None,
+            ring_memory_max_bytes: 1 << 30,
             ingest_threads: INGEST_THREADS_AUTO,
             trust_claimed_pids: false,
             listen: vec![ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)))],
@@ -131,16 +162,38 @@ impl Default for Config {
             state_journal_bytes_max: 128 << 20,
             shm_interval_ms: 100,
             container_log_dir: Some(PathBuf::from("/var/log/containers")),
+            kubelet_pods_socket: Some(PathBuf::from("/var/lib/kubelet/pods-api/pods-api.sock")),
+            kubelet_resources_socket: Some(PathBuf::from("/var/lib/kubelet/pod-resources/kubelet.sock")),
+            process_environment: false,
             process_linger_seconds: 300,
             processes_max: 1000,
+            sandbox: Sandbox::Full,
             otlp: OtlpConfig::default(),
             spans: SpansConfig::default(),
             state_dir: None,
+            history_limits: HistoryLimits::default(),
             demo: false,
             log_format: LogFormat::Auto,
             log_level: LogLevel::Info,
         }
     }
+}
+
+impl Config {
+    /// Connections that one user may have at once.
+    pub fn user_clients_max(&self) -> u32 {
+        self.user_clients_max.unwrap_or_else(|| share_of_one(self.clients_max.into()) as u32)
+    }
+
+    /// Live buffers that one user's processes may have at once.
+    pub fn user_buffers_max(&self) -> u64 {
+        self.user_buffers_max.unwrap_or_else(|| share_of_one(self.buffers_max))
+    }
+}
+
+/// What one user may have of that many.
+fn share_of_one(all: u64) -> u64 {
+    all - all / OTHERS_SHARE
 }
 
 /// The keys whose values differ although they take effect only at a start.

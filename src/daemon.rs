@@ -1,7 +1,9 @@
 //! The daemon: binds, spawns, waits for signals, drains. Everything that it starts is written elsewhere.
 
+use std::fs;
 use std::io::IsTerminal;
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,14 +23,18 @@ use crate::cli::demo::Demo;
 use crate::cli::screen::{self, Style};
 use crate::clock;
 use crate::config::{
-    Config, ConfigError, DeviceConfig, LogFormat, LogLevel, Origin, PRODUCTS, SpansConfig, restart_needed,
+    Config, ConfigError, DeviceConfig, ListenAddress, LogFormat, LogLevel, Origin, PRODUCTS, Sandbox,
+    SpansConfig, restart_needed,
 };
 use crate::heap;
-use crate::ingest::{Devices, Ingest, Memory};
+use crate::ingest::{self, Devices, Ingest, Memory};
 use crate::registry::{FeedPolicy, Pages, Registry, Time};
+use crate::sandbox::{self, Layer, Scope};
 use crate::sinks::analyst;
+use crate::sinks::history::{Archive, History};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Sources, Web};
 use crate::sinks::otlp::{Exported, Otlp, Span};
+use crate::sinks::sampler::Sampler;
 use crate::sinks::state;
 use crate::sinks::traces::{self, RecorderPolicy, Traces};
 use crate::socket::Socket;
@@ -60,6 +66,9 @@ pub fn run(origin: &Origin) -> anyhow::Result<()> {
     }
     raise_open_files_limit();
     let passed = Passed::from_environment()?;
+    make_state_directory(&loaded.config);
+    // While there is one thread: those that it starts have given up the same.
+    let sandbox = enter_sandbox(&loaded.config, &passed);
     let memory = Memory::open(&loaded.config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
@@ -67,7 +76,7 @@ pub fn run(origin: &Origin) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    let served = runtime.block_on(serve(origin, loaded.config, passed, memory, &log_level));
+    let served = runtime.block_on(serve(origin, loaded.config, passed, memory, &sandbox, &log_level));
     // A password that is being checked is nobody's any more.
     runtime.shutdown_background();
     served
@@ -83,6 +92,7 @@ async fn serve(
     config: Config,
     passed: Passed,
     memory: Memory,
+    sandbox: &[(&str, bool)],
     log_level: &LogLevelHandle,
 ) -> anyhow::Result<()> {
     let journal = memory.journal();
@@ -93,14 +103,17 @@ async fn serve(
     let metrics = DaemonMetrics::new(env!("CARGO_PKG_VERSION"), env!("TTMEM_REVISION"), started_seconds)
         .context("cannot make metrics")?;
     metrics.reloaded(started_seconds);
+    metrics.sandboxed(sandbox).context("cannot make metrics")?;
     if config.state_dir.is_some() {
         state::show(journal, &metrics).context("cannot make metrics")?;
     }
     let web = Web::load(config.web_config.as_deref())?;
     let host = Arc::new(traces::host());
     let processes_max = config.processes_max as usize;
+    let archive = config.history().map(|history| Archive::new(&history.directory));
     let sources =
-        Arc::new(Sources::new(Arc::clone(&registry), metrics, processes_max, web, Arc::clone(&host)));
+        Sources::new(Arc::clone(&registry), metrics, processes_max, web, Arc::clone(&host), archive);
+    let sources = Arc::new(sources);
     let exported = exemplify(&registry);
     let otlp = config.otlp.is_on().then(|| Otlp::start(&config, &sources, exported)).transpose()?;
     let outboxes = otlp.as_ref().map(|otlp| otlp.outboxes().clone()).filter(|_| has_listener(&config));
@@ -108,6 +121,11 @@ async fn serve(
         Traces::start(Arc::clone(&registry), Arc::clone(&host), recorder_policy(&config.spans), outboxes)
     });
     let traces = traces.transpose().context("cannot start the recorder of traces")?;
+
+    let history = config.history().map(|history| History::start(&history, &sources)).transpose()?;
+    let (history, remembering) = history.unzip();
+    let watching = remembering.into_iter().chain([analyst::listener(Arc::clone(&registry))]).collect();
+    let sampler = Sampler::start(Arc::clone(&registry), watching).context("cannot start the sampler")?;
 
     // Signals first: one that comes while the rest starts must not be lost.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -124,9 +142,11 @@ async fn serve(
         Ingest::start(&config, Arc::clone(&registry), Arc::clone(&devices), socket, memory, passed.kept)
             .context("cannot start ingest")?;
     info!(path = %socket_path.display(), "taking allocation reports");
+    let layers: Vec<&str> =
+        sandbox.iter().filter(|(_, is_active)| *is_active).map(|(name, _)| *name).collect();
+    info!(layers = layers.join(" "), "sandboxed");
 
     let (stop, stopping) = watch::channel(false);
-    analyst::start(Arc::clone(&registry), stopping.clone()).context("cannot start the analyst")?;
     for listener in &listeners {
         info!(address = listener.name(), "listening");
     }
@@ -173,6 +193,10 @@ async fn serve(
         demo.stop();
     }
     ingest.drain().await;
+    sampler.stop().await;
+    if let Some(history) = history {
+        history.stop().await;
+    }
     if let Some(traces) = traces {
         traces.stop().await;
     }
@@ -185,6 +209,55 @@ async fn serve(
     Ok(())
 }
 
+/// Makes what the sandbox is to let through. Whoever uses the directory says what is wrong with it.
+fn make_state_directory(config: &Config) {
+    if let Some(directory) = &config.state_dir {
+        let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    }
+}
+
+/// Gives up what the configuration says, and gives which layers are in force.
+fn enter_sandbox(config: &Config, passed: &Passed) -> Vec<(&'static str, bool)> {
+    let scope = match config.sandbox {
+        // Its workers are programs that it starts.
+        _ if config.demo => None,
+        // Landlock would take the environments of other processes away.
+        Sandbox::Full if config.process_environment => Some(Scope::Calls),
+        Sandbox::Full => Some(Scope::Full),
+        Sandbox::Calls => Some(Scope::Calls),
+        Sandbox::Off => None,
+    };
+    let Some(scope) = scope else {
+        warn!("the sandbox is off: whoever takes over the daemon can do all that its user can");
+        return Layer::ALL.iter().map(|layer| (layer.name(), false)).collect();
+    };
+    let outcomes = sandbox::enter(scope, &changed_directories(config, passed));
+    let mut layers = Vec::new();
+    for (layer, outcome) in outcomes {
+        if let Some(Err(error)) = &outcome {
+            warn!(layer = layer.name(), %error, "a layer of the sandbox is missing");
+        }
+        layers.push((layer.name(), matches!(outcome, Some(Ok(())))));
+    }
+    layers
+}
+
+/// Where the daemon makes and removes files: beside the sockets that it makes itself, and where its state lies.
+fn changed_directories(config: &Config, passed: &Passed) -> Vec<PathBuf> {
+    let socket = passed.allocations.is_none().then_some(&config.socket);
+    let listens =
+        config.listen.iter().filter(|_| passed.http.is_empty()).filter_map(|address| match address {
+            ListenAddress::Unix(path) => Some(path),
+            ListenAddress::Tcp(_) => None,
+        });
+    let directory = |path: &PathBuf| match path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let state = config.state_dir.iter().cloned();
+    socket.into_iter().chain(listens).map(directory).chain(state).collect()
+}
+
 /// The memory that monitors read. Without it everything else works, and they ask.
 fn pages() -> Option<Pages> {
     let pages = Pages::create();
@@ -194,9 +267,11 @@ fn pages() -> Option<Pages> {
     pages.ok()
 }
 
-/// An empty registry; it tells what happens if somebody wants to hear it.
+/// An empty registry; it tells and remembers what happens if somebody wants to hear it.
 fn new_registry(config: &Config, started_ns: Option<u64>) -> Registry {
-    let registry = Registry::with_pages(started_ns.unwrap_or_else(clock::monotonic_ns), pages());
+    let started_ns = started_ns.unwrap_or_else(clock::monotonic_ns);
+    let registry = Registry::with_pages(started_ns, pages()).bounded(ingest::buffer_limits(config));
+    let registry = if config.history().is_some() { registry.remembered() } else { registry };
     if !has_listener(config) {
         return registry;
     }

@@ -5,9 +5,11 @@
 
 pub mod clock;
 pub mod config;
+pub(crate) mod grpc;
 pub mod heap;
 pub mod journal;
 pub mod mapping;
+pub mod sandbox;
 pub mod socket;
 pub mod throttle;
 

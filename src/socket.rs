@@ -15,6 +15,11 @@ use foldhash::fast::RandomState;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use tracing::warn;
+
+/// Bits of a directory's mode: everybody may make and remove entries, and only their owners may remove them.
+const WRITABLE_FOR_ALL: u32 = 0o002;
+const STICKY: u32 = 0o1000;
 
 /// How often, and how far apart, the lock against a daemon that starts at the same moment is tried for.
 const LOCK_TRIES: u32 = 50;
@@ -99,7 +104,12 @@ impl Socket {
         staging.lock();
         check_vacant(setting, path)?;
         let staged = staging.socket();
-        let listener = UnixListener::bind(staging.short_socket()).map_err(error("cannot make the socket"))?;
+        let listener = match UnixListener::bind(staging.short_socket()) {
+            // Without /proc there is no short name.
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => UnixListener::bind(&staged),
+            bound => bound,
+        };
+        let listener = listener.map_err(error("cannot make the socket"))?;
         fs::set_permissions(&staged, fs::Permissions::from_mode(mode))
             .map_err(error("cannot set its mode"))?;
         if let Some(group) = group {
@@ -110,6 +120,7 @@ impl Socket {
         listener.set_nonblocking(true).map_err(error("cannot make it non-blocking"))?;
         let metadata = fs::symlink_metadata(&staged).map_err(error("cannot look at it"))?;
         fs::rename(&staged, path).map_err(error("cannot put it in place"))?;
+        staging.warn_of_others();
         Ok(Socket { listener, path: path.to_owned(), inode: Some((metadata.dev(), metadata.ino())) })
     }
 
@@ -175,6 +186,18 @@ impl Staging {
                 return;
             }
             std::thread::sleep(LOCK_PAUSE);
+        }
+    }
+
+    /// Where everybody may rename and remove what is others', the socket's place is anybody's.
+    fn warn_of_others(&self) {
+        let is_anybodys = |mode: u32| mode & WRITABLE_FOR_ALL != 0 && mode & STICKY == 0;
+        if self.parent.metadata().is_ok_and(|directory| is_anybodys(directory.mode())) {
+            let directory = self.path.parent().unwrap_or(Path::new("."));
+            warn!(
+                directory = %directory.display(),
+                "anybody can put a socket of their own in this one's place: set the sticky bit of its directory (chmod +t), or choose another"
+            );
         }
     }
 

@@ -22,6 +22,8 @@ const TTMEM_NO_CLIENT: i32 = 1;
 const TTMEM_BAD_OPTIONS: i32 = 6;
 const TTMEM_BAD_ARGUMENT: i32 = 7;
 const TTMEM_TIMEOUT: i32 = 8;
+const TTMEM_NO_DAEMON: i32 = 10;
+const TTMEM_UNKNOWN_DEVICE: i32 = 11;
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -268,6 +270,7 @@ fn a_c_program_reports_every_kind_of_memory() {
     }
     program.does("kernel_unloaded 3 1 100");
     program.does("failed 3 1 4096 5000 100");
+    program.does("trace 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
     program.does("flush 20000");
 
     let expected = MEMORY_TYPES.iter().enumerate().map(|(number, memory_type)| {
@@ -281,6 +284,7 @@ fn a_c_program_reports_every_kind_of_memory() {
     assert_eq!(metrics.process_usage(program.pid(), 3, "kernel"), Some(200.0));
     let failure = [("device", "3"), ("memory_type", "l1"), ("reason", "fragmented")];
     assert_eq!(metrics.value("ttmem_device_allocation_failures_total", &failure), Some(1.0));
+    assert_eq!(metrics.events("trace_context"), 1.0);
     assert_nothing_amiss(&metrics);
 
     program.does("close");
@@ -309,6 +313,47 @@ fn a_closed_device_gives_everything_back() {
         assert_eq!(metrics.process_usage(program.pid(), 2, memory_type), Some(bytes), "{memory_type}");
     }
     assert_nothing_amiss(&metrics);
+}
+
+#[test]
+fn a_program_reads_what_the_whole_host_holds() {
+    let daemon = Daemon::start(&["--device", "0=n150"]);
+    let prefix = Prefix::install();
+    let mut program = Program::open(&prefix, &daemon.socket());
+    let mut other = Program::open(&prefix, &daemon.socket());
+    for (number, _) in MEMORY_TYPES.iter().enumerate() {
+        program.does(&format!("allocated 0 {number} {number} {} 1", 100 + number));
+        other.does(&format!("allocated 0 {number} {number} 1000 1"));
+    }
+    other.does("cb_allocated 0 5");
+    other.does("kernel_loaded 0 1 6");
+    other.does("freed 0 1 1");
+    for program in [&mut program, &mut other] {
+        program.does("flush 20000");
+    }
+    assert_eq!(program.status("monitor_check"), TTMEM_NO_DAEMON);
+    program.does(&format!("monitor {}", daemon.socket().display()));
+    program.does("monitor_check");
+    let devices = daemon.json("/api/v1/devices");
+    let memory = devices["devices"][0]["memory"].as_array().unwrap();
+    let told = program.peer.ask("host 0");
+    assert_eq!(told["status"], TTMEM_OK);
+    let types = MEMORY_TYPES.iter().chain(&["cb", "kernel"]);
+    for (name, row) in types.zip(told["memory"].as_array().unwrap()) {
+        let known = memory.iter().find(|known| known["memory_type"] == *name).unwrap();
+        let figure = |key: &str| known[key].as_u64().unwrap_or(0);
+        assert_eq!(
+            row,
+            &json!([figure("usage_bytes"), figure("peak_bytes"), figure("limit_bytes")]),
+            "{name}"
+        );
+    }
+    assert_eq!(program.status("host 7"), TTMEM_UNKNOWN_DEVICE);
+    assert_eq!(program.status("monitor /nowhere"), TTMEM_NO_DAEMON);
+    assert_eq!(program.status("host 0"), TTMEM_NO_DAEMON);
+    program.does(&format!("monitor {}", daemon.socket().display()));
+    let _directory = daemon.kill();
+    assert_eq!(program.status("monitor_check"), TTMEM_NO_DAEMON);
 }
 
 #[test]
@@ -375,6 +420,8 @@ fn mistakes_are_named_and_change_nothing() {
     check("allocated 0 0 1 0 1", "from 1 to 2^40");
     check("cb_allocated 0 1099511627777", "from 1 to 2^40");
     check("kernel_loaded 0 3 1", "TTMEM_KERNEL_APPLICATION");
+    check("trace 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7", "not of the form");
+    check("trace_null", "not of the form");
     check("no_such_word", "no status of this libttmem");
     assert_eq!(program.peer.ask("statistics 16")["count"], 0, "nothing was reported");
     program.finish();
@@ -481,6 +528,38 @@ fn cmake_finds_the_library_and_builds_the_examples() {
     assert_nothing_amiss(&daemon.metrics());
 }
 
+#[test]
+fn the_debian_packages_are_sound_and_programs_build_with_them() {
+    let (packages, root) = (Directory::new(), Directory::new());
+    let mut build = Command::new(repository().join("packaging/build-libttmem-deb"));
+    let paths = text(succeeds(build.arg(packages.path()).arg(built())));
+    let paths: Vec<&str> = paths.lines().collect();
+    assert_eq!(paths.len(), 2, "{paths:?}");
+    for path in &paths {
+        let mut lintian = Command::new("lintian");
+        let told = text(succeeds(lintian.args(["--allow-root", "--fail-on", "error,warning,info", path])));
+        assert_eq!(told, "");
+        succeeds(Command::new("dpkg-deb").arg("-x").arg(path).arg(root.path()));
+    }
+    assert!(paths[0].contains("/libttmem0_") && paths[1].contains("/libttmem-dev_"), "{paths:?}");
+    let library = text(succeeds(Command::new("dpkg-deb").args(["-c", paths[0]])));
+    for needless in ["/include", "libttmem.so ", "libttmem.a"] {
+        assert!(!library.contains(needless), "a program needs no {needless} to run: {library}");
+    }
+    let folder = text(succeeds(Command::new("dpkg-architecture").arg("-qDEB_HOST_MULTIARCH")));
+    let folder = root.join("usr/lib").join(folder);
+    let mut flags = Command::new("pkg-config");
+    flags.env("PKG_CONFIG_PATH", folder.join("pkgconfig")).env("PKG_CONFIG_SYSROOT_DIR", root.path());
+    let flags = text(succeeds(flags.args(["--cflags", "--libs", "ttmem"])));
+    let program = root.join("program");
+    let mut compile = Command::new("gcc");
+    compile.arg("-std=c11").arg("-o").arg(&program).arg(peers().join("c_program.c"));
+    succeeds(compile.args(flags.split_whitespace()));
+    let mut program = Program::start(&program, &[("LD_LIBRARY_PATH", folder.to_str().unwrap())]);
+    program.does(&format!("open {}", root.join("socket").display()));
+    program.finish();
+}
+
 /// What a C++ program does, alone and under the sanitizers.
 fn lives_and_dies(program: &mut Program, daemon: &Daemon) {
     let peer = &mut program.peer;
@@ -495,6 +574,7 @@ fn lives_and_dies(program: &mut Program, daemon: &Daemon) {
         assert_eq!(metrics.process_usage(peer.pid(), 0, memory_type), Some(4096.0), "{memory_type}");
     }
     assert_eq!(metrics.process_usage(peer.pid(), 1, "dram"), Some(100.0));
+    assert_eq!(peer.ask("host 1")["dram"], 100);
     let rows = peer.ask("statistics")["rows"].clone();
     assert_eq!(rows.as_array().unwrap().len(), MEMORY_TYPES.len() + 1, "{rows}");
     assert_eq!(rows.as_array().unwrap().last(), Some(&json!([1, 0, 100, 200, 1, 100])));
@@ -532,7 +612,8 @@ fn forks(program: &mut Program, daemon: &Daemon) {
 #[test]
 fn a_cpp_program_reports() {
     let daemon = Daemon::start(&[]);
-    let mut program = Program::start(&Prefix::install().compile("cpp_program.cpp", &["-O2"]), &[]);
+    let prefix = Prefix::install();
+    let mut program = Program::start(&prefix.compile("cpp_program.cpp", &["-O2"]), &[]);
     lives_and_dies(&mut program, &daemon);
     forks(&mut program, &daemon);
     program.finish();

@@ -148,6 +148,39 @@ fn a_chip_that_a_region_names_is_that_device_whatever_the_drivers_number() {
 }
 
 #[test]
+fn a_process_that_numbers_the_cards_its_own_way_is_told_of() {
+    let host = Host::new();
+    let daemon = host.daemon();
+    untracked(&daemon, "1", Some(0.0));
+    let renumbered = |device: &str, processes: f64| {
+        daemon.wait_for_metrics("the renumbered processes", |metrics| {
+            metrics.value("ttmem_device_renumbered_processes", &[("device", device)]) == Some(processes)
+        })
+    };
+    renumbered("0", 0.0);
+    // Both call theirs 0; the second is shown the second card alone.
+    let mut clients = [0, 1].map(|_| {
+        let mut client = Peer::field_client(&daemon, "metal");
+        client.ask(r#"{"op":"allocate","device":0,"type":"dram","size":4096,"id":1}"#);
+        client.ask(r#"{"op":"query","device":0}"#);
+        client
+    });
+    for (client, ordinal) in clients.iter().zip(0..) {
+        host.hold(ordinal, &[client.pid()]);
+    }
+    renumbered("0", 1.0);
+    let found = device(&daemon, 0);
+    assert_eq!(found["card"], 0);
+    assert_eq!(found["renumbered"], json!([{"pid": clients[1].pid(), "card": 1}]));
+    daemon.wait_for_log(
+        "a process reports about device 0 and holds another card alone: it is shown some of the cards (TT_VISIBLE_DEVICES), and what it holds counts under its own number; renumbered in /api/v1/devices names it",
+    );
+    clients[1].ask(r#"{"op":"free","device":0,"id":1}"#);
+    clients[1].ask(r#"{"op":"query","device":0}"#);
+    renumbered("0", 0.0);
+}
+
+#[test]
 fn a_card_may_vanish_and_come_back_as_another() {
     let host = Host::new();
     let daemon = host.daemon();

@@ -18,8 +18,14 @@ use support::regions::write_region;
 use support::{Daemon, Directory, installed_peer, peers, ttmem};
 
 /// Host directories that the chart may mount, and whether the daemon may write there.
-const HOST_VOLUMES: [(&str, bool); 4] =
-    [("socket", true), ("shm", false), ("passwd", false), ("containers", false)];
+const HOST_VOLUMES: [(&str, bool); 6] = [
+    ("socket", true),
+    ("shm", false),
+    ("passwd", false),
+    ("containers", false),
+    ("kubelet-pod-resources", false),
+    ("kubelet-pods-api", false),
+];
 
 #[test]
 fn every_values_file_renders_to_valid_objects() {
@@ -299,6 +305,7 @@ fn the_configuration_is_one_that_the_daemon_takes() {
         "socket_mode = \"0660\"",
         "socket_group = \"4242\"",
         "clients_max = 20000",
+        "ring_memory_max_bytes = 268435456",
         "ingest_threads = 7",
         "log_level = \"debug\"",
         "board = \"n150 \\\"upper\\\" \\\\ slot\"",
@@ -327,12 +334,17 @@ fn the_daemon_starts_as_the_pod_starts_it() {
         "--listen=0.0.0.0:8080",
         "--shm-dir=/run/shm",
         "--container-log-dir=/run/containers",
+        "--kubelet-pods-socket=none",
+        "--kubelet-resources-socket=/run/kubelet/pod-resources/kubelet.sock",
     ];
     assert_eq!(arguments, expected);
     // Every path in the arguments is one that is mounted.
     let mounts = container["volumeMounts"].as_array().unwrap();
     let places: Vec<_> = mounts.iter().map(|mount| mount["mountPath"].as_str().unwrap()).collect();
-    assert_eq!(places, ["/etc/ttmem", "/run/ttmem", "/run/shm", "/run/containers"]);
+    assert_eq!(
+        places,
+        ["/etc/ttmem", "/run/ttmem", "/run/shm", "/run/containers", "/run/kubelet/pod-resources"]
+    );
 
     let directory = Directory::new();
     let config = directory.join("ttmem.toml");

@@ -190,7 +190,15 @@ fn memory_is_bounded_for_each_user() {
         granted.push((u64::from(reply[8]), connection));
     }
     assert_eq!(granted.iter().map(|(granted, _)| granted).sum::<u64>(), 5);
+    let metrics = daemon.metrics();
+    let refused = |reason| metrics.value("ttmem_ring_refusals_total", &[("reason", reason)]);
+    assert_eq!((refused("user_memory"), refused("off")), (Some(2.0), Some(0.0)));
+    let bytes_each = 256.0 + 64.0 * (256.0 + 48.0 * 65_536.0);
+    assert_eq!(metrics.value("ttmem_ring_memory_bytes", &[]), Some(5.0 * bytes_each));
     granted.clear();
+    daemon.wait_for_metrics("the memory of nobody's rings to go", |metrics| {
+        metrics.value("ttmem_ring_memory_bytes", &[]) == Some(0.0)
+    });
     wait_for("room again", || {
         let mut connection = Connection::open(&daemon, 144);
         connection.send(&[hello(0, 1, 64, 65_536)]);

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 use support::frames::{ALLOCATION_FAILED, CB_ALLOC, Connection, Frame, KERNEL_LOAD};
-use support::{Daemon, Metrics, PATIENCE, Peer, Response, exposition, request, wait_for};
+use support::{Daemon, Directory, Metrics, PATIENCE, Peer, Response, exposition, request, wait_for};
 
 /// Every metric that the socket alone gives reason for, with its type and its labels; what is known about the daemon's own process
 /// comes on top.
@@ -49,11 +49,16 @@ const FAMILIES: &[(&str, &str, &[&str])] = &[
             "k8s_pod_uid",
             "pid",
             "process",
+            "slurm_job_id",
+            "slurm_step_id",
             "source",
             "user",
         ],
     ),
     ("ttmem_process_start_time_seconds", "gauge", &["pid", "process"]),
+    ("ttmem_ring_memory_bytes", "gauge", &[]),
+    ("ttmem_ring_refusals_total", "counter", &["reason"]),
+    ("ttmem_sandbox_active", "gauge", &["layer"]),
     ("ttmem_process_suppressed", "gauge", &["device"]),
     ("ttmem_process_suppressed_memory_usage_bytes", "gauge", &["device", "memory_type"]),
     ("ttmem_events_total", "counter", &["kind"]),
@@ -127,7 +132,9 @@ fn probes_are_answered() {
 
 #[test]
 fn the_page_leads_to_everything() {
-    let daemon = Daemon::start(&[]);
+    let directory = Directory::new();
+    // With a past, which is not kept otherwise.
+    let daemon = Daemon::start(&["--state-dir", directory.join("state").to_str().unwrap()]);
     let page = daemon.get("/");
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     let links: BTreeSet<&str> =
@@ -137,6 +144,8 @@ fn the_page_leads_to_everything() {
     {
         assert!(links.contains(path), "{path}: {links:?}");
     }
+    // The past is there once its database has been opened.
+    wait_for("the past", || (daemon.get("/api/v1/events").status == 200).then_some(()));
     for path in links {
         assert_eq!(daemon.get(path).status, 200, "{path}");
     }

@@ -213,7 +213,7 @@ fn what_a_collector_misses_while_it_is_away_is_what_the_counters_say() {
         let away =
             daemon.wait_for_metrics("the queue to overflow", |metrics| dropped(metrics, "queue_full") > 0.0);
         assert!(account(&away).queued <= 1000.0);
-        assert!(daemon.log().iter().any(|line| line["message"] == "OTLP: cannot export; it is tried again"));
+        daemon.wait_for_log("OTLP: cannot export; it is tried again");
 
         let mut collector = Collector::restart(http, grpc, &record);
         let before = collector.received().0.len();

@@ -175,6 +175,7 @@ fn a_package_lives_from_its_installation_to_its_purge() {
     );
     check_unit(&machine);
     check_documentation(&machine);
+    check_programs_can_be_run(&machine);
     check_other_users_are_seen(&machine);
     check_pods_are_named(&machine);
     check_reload(&machine);
@@ -220,7 +221,7 @@ fn check_unit(machine: &Machine) {
 }
 
 fn check_documentation(machine: &Machine) {
-    for page in ["ttmem", "ttmem-serve", "ttmem-status", "ttmem-check-config"] {
+    for page in ["ttmem", "ttmem-serve", "ttmem-status", "ttmem-run", "ttmem-check-config"] {
         machine.run(&format!("man --where 1 {page}"));
     }
     let completed = machine.run(
@@ -232,6 +233,15 @@ fn check_documentation(machine: &Machine) {
         machine.run(&format!("test -s /usr/share/{completions}"));
     }
     machine.run(&format!("ttmem check-config {CONFIG}"));
+}
+
+/// `ttmem run` finds the library that came with it, and any user may load it.
+fn check_programs_can_be_run(machine: &Machine) {
+    let loaded = machine.run(&format!(
+        "setpriv --reuid={USER} --clear-groups ttmem run -- python3 -c \"import os; print(os.environ['LD_PRELOAD']); \
+         print('libttmem_preload' in open('/proc/self/maps').read())\""
+    ));
+    assert_eq!(loaded, "/usr/lib/ttmem/libttmem_preload.so\nTrue\n");
 }
 
 /// All that the sandbox could hide from the daemon: a client of another user, the end of its process, and a region that is its own.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::process::Signal;
 use serde_json::json;
 use support::frames::{CB_ALLOC, Connection, Frame, KERNEL_LOAD};
-use support::{Daemon, Directory, Metrics, Peer, exposition, send_signal, ttmem, wait_for};
+use support::{Daemon, Directory, Metrics, Peer, exposition, peers, send_signal, ttmem, wait_for};
 
 /// Reclaiming takes a few milliseconds. A machine that is busy with other things is no reason to fail.
 const RECLAIM_BOUND: Duration = Duration::from_secs(1);
@@ -367,6 +367,51 @@ fn the_largest_processes_have_series_and_the_others_a_sum() {
     exposition::read(&metrics.text).unwrap();
 }
 
+/// In a pid namespace of its own a client calls itself 1, and so do all others.
+#[test]
+fn a_client_in_a_pid_namespace_is_known_by_the_hosts_pid() {
+    let daemon = Daemon::start(&[]);
+    let clients = [4096, 8192].map(|size| {
+        let mut command = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.args(["--pid", "--fork", "--kill-child", "--", "python3"]);
+        command.arg(peers().join("field_clients.py")).arg("--socket").arg(daemon.socket());
+        let mut client = Peer::start(&mut command);
+        // Without such a namespace there is nobody who could answer.
+        client.ask(r#"{"op":"connect","client":"metal"}"#);
+        allocate(&mut client, 0, "dram", size, 1, 1);
+        settle(&mut client);
+        client
+    });
+    let processes = daemon.json("/api/v1/processes")["processes"].clone();
+    let found: Vec<_> = processes.as_array().unwrap().iter().map(|process| &process["pid"]).collect();
+    assert_eq!(found.len(), 2, "{processes}");
+    for (client, size) in clients.iter().zip([4096.0, 8192.0]) {
+        // What unshare runs is its only child.
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", client.pid())).unwrap();
+        let pid: u32 = children.trim().parse().unwrap();
+        assert_eq!(daemon.metrics().process_usage(pid, 0, "dram"), Some(size));
+        let told = daemon.json(&format!("/api/v1/processes?pid={pid}"))["processes"][0].clone();
+        assert_eq!(told["ns_pid"], 1, "{told}");
+    }
+    assert_eq!(daemon.metrics().rejected("claimed_pid"), 0.0, "each speaks of itself");
+    let mut own = Peer::field_client(&daemon, "metal");
+    allocate(&mut own, 0, "dram", 1, 1, 1);
+    settle(&mut own);
+    let own = daemon.json(&format!("/api/v1/processes?pid={}", own.pid()))["processes"][0].clone();
+    assert!(own["pid"].is_u64() && own["ns_pid"].is_null(), "{own}");
+
+    let server = format!("http://{}", daemon.http());
+    let shown = |arguments: &[&str]| {
+        let output = ttmem().args(["status", "--server", &server]).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(shown(&[]).contains("(ns_pid 1)"), "{}", shown(&[]));
+    assert!(shown(&["--json"]).contains("\"ns_pid\":1") || shown(&["--json"]).contains("\"ns_pid\": 1"));
+}
+
 #[test]
 fn a_client_whose_pid_the_daemon_cannot_know_is_not_lost_without_a_word() {
     // As when the daemon runs in a container and its clients do not: the kernel has no pid to tell then.
@@ -376,15 +421,11 @@ fn a_client_whose_pid_the_daemon_cannot_know_is_not_lost_without_a_word() {
         command.args(["--user", "--map-root-user"]);
     }
     command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
-    if !Command::new("unshare")
-        .args(command.get_args())
-        .arg("true")
-        .output()
-        .is_ok_and(|run| run.status.success())
-    {
-        eprintln!("not tested: this system does not permit a pid namespace");
-        return;
-    }
+    let permits = Command::new("unshare").args(command.get_args()).arg("true").output();
+    assert!(
+        permits.as_ref().is_ok_and(|run| run.status.success()),
+        "no pid namespace can be made here: run the tests as root, outside of a container that forbids it: {permits:?}"
+    );
     command.arg("--").arg(program.get_program());
     for (variable, _) in program.get_envs() {
         command.env_remove(variable);

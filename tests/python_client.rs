@@ -58,6 +58,15 @@ fn wheel() -> &'static Path {
     wheel
 }
 
+/// A directory in which the wheel is installed, for any Python: it is pure.
+fn installed() -> Directory {
+    let site = Directory::new();
+    let mut install = python(TOOLS);
+    install.args(["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target"]);
+    succeeds(install.arg(site.path()).arg(wheel()));
+    site
+}
+
 /// A program that has the client installed.
 struct Program {
     peer: Peer,
@@ -232,6 +241,22 @@ fn two_clients_of_a_process_are_both_exact_again() {
 }
 
 #[test]
+fn the_trace_of_the_environment_is_told_to_every_daemon() {
+    let trace_id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let mut daemon = Daemon::start(&[]);
+    let traceparent = format!("00-{trace_id}-00f067aa0ba902b7-01");
+    let mut program = Program::start("3.12", &[("TRACEPARENT", &traceparent)]);
+    program.ask(json!({"op": "open", "socket": daemon.socket()}));
+    program.ask(json!({"op": "allocate", "device": 0, "size": 4096, "type": "DRAM"}));
+    for _ in 0..2 {
+        daemon.wait_for_metrics("the buffer", |metrics| metrics.usage(0, "dram") == Some(4096.0));
+        let told = daemon.json(&format!("/api/v1/processes?pid={}", program.pid()));
+        assert_eq!(told["processes"][0]["trace_id"], trace_id);
+        daemon = Daemon::start_in(daemon.kill(), &[]);
+    }
+}
+
+#[test]
 fn a_daemon_that_stands_still_neither_blocks_nor_loses_what_lives() {
     let daemon = Daemon::start(&[]);
     let mut program = Program::open(&daemon.socket());
@@ -301,6 +326,36 @@ fn an_answer_may_come_byte_by_byte() {
 }
 
 #[test]
+fn the_trace_that_a_program_runs_in_is_said_before_its_buffers() {
+    const HELLO: u8 = 13;
+    const TRACE_CONTEXT: u8 = 14;
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let second_frame = |traceparent: &str| {
+        let directory = Directory::new();
+        let socket = directory.join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let mut program = Program::start("3.12", &[("TRACEPARENT", traceparent)]);
+        program.ask(json!({"op": "open", "socket": socket}));
+        program.ask(json!({"op": "allocate", "device": 0, "size": 8, "type": "L1"}));
+        let mut frames = [0; 2 * FRAME_BYTES];
+        listener.accept().unwrap().0.read_exact(&mut frames).unwrap();
+        // Before it comes only who the client is.
+        assert_eq!(frames[0], HELLO);
+        frames[FRAME_BYTES..].to_vec()
+    };
+    let frame = second_frame(TRACE);
+    let hexadecimal = |range: std::ops::Range<usize>| -> String {
+        frame[range].iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    assert_eq!((frame[0], frame[16]), (TRACE_CONTEXT, 1));
+    let told = format!("00-{}{}-{}-01", hexadecimal(8..16), hexadecimal(24..32), hexadecimal(32..40));
+    assert_eq!(told, TRACE);
+    for nonsense in ["", "00-nonsense", "00-00000000000000000000000000000000-00f067aa0ba902b7-01"] {
+        assert_ne!(second_frame(nonsense)[0], TRACE_CONTEXT, "{nonsense:?}");
+    }
+}
+
+#[test]
 fn an_answer_that_breaks_off_is_an_error_and_not_a_number() {
     let directory = Directory::new();
     let listener = UnixListener::bind(directory.join("socket")).unwrap();
@@ -356,8 +411,52 @@ fn statistics_need_no_daemon() {
     program.ask(json!({"op": "deallocate", "id": 300}));
     let told = program.ask(json!({"op": "statistics"}));
     assert_eq!(told["statistics"], json!([[0, "L1", 300, 600, 2, 200]]));
-    let printed = program.ask(json!({"op": "watch"}));
+    let printed = program.ask(json!({"op": "watch", "socket": directory.join("socket")}));
     assert_eq!(printed["printed"], "ttmem: device 0 l1                 300 B  peak      600 B  2 buffers\n");
+}
+
+/// The daemon knows more of a process than its Python client: here its circular buffers.
+#[test]
+fn a_watch_shows_all_that_the_process_holds() {
+    let mut daemon = Daemon::start(&[]);
+    let mut program = Program::open(&daemon.socket());
+    program.ask(json!({"op": "allocate", "device": 0, "size": 100, "type": "L1"}));
+    program.ask(json!({"op": "cb", "device": 0, "size": 2048, "free": false}));
+    program.flush();
+    let look = json!({"op": "watch", "socket": daemon.socket()});
+    let both = "ttmem: device 0 cb               2.0 KiB  peak    2.0 KiB  1 buffers\n\
+                ttmem: device 0 l1                 100 B  peak      100 B  1 buffers\n";
+    assert_eq!(program.ask(look.clone())["printed"], both);
+    // Without a daemon, what this client has reported itself; with the next one, all of it again.
+    let directory = daemon.kill();
+    let own = "ttmem: device 0 l1                 100 B  peak      100 B  1 buffers\n";
+    assert_eq!(program.ask(look.clone())["printed"], own);
+    daemon = Daemon::start_in(directory, &[]);
+    daemon.wait_for_metrics("all of it", |metrics| {
+        metrics.process_usage(program.pid(), 0, "cb") == Some(2048.0) && metrics.usage(0, "l1") == Some(100.0)
+    });
+    assert_eq!(program.ask(look)["printed"], both);
+}
+
+#[test]
+fn a_program_that_closes_nothing_has_told_everything_at_its_end() {
+    let daemon = Daemon::start(&[]);
+    let site = installed();
+    let script = "import ttmem; client = ttmem.AllocationClient()\n\
+                  for size in range(1, 1001): client.allocate(0, size, ttmem.BufferType.DRAM)";
+    for version in PYTHONS {
+        let before = daemon.metrics().events("alloc");
+        let mut command = python(version);
+        command.args(["-c", script]).env("PYTHONPATH", site.path()).env("TTMEM_SOCKET", daemon.socket());
+        succeeds(&mut command);
+        let metrics =
+            daemon.wait_for_metrics("its reports", |metrics| metrics.events("alloc") == before + 1000.0);
+        assert_eq!(metrics.sum("ttmem_events_lost_total", &[]), 0.0, "{version}");
+    }
+    daemon.wait_for_metrics("the ends", |metrics| {
+        metrics.sum("ttmem_device_orphaned_bytes_total", &[]) == 4.0 * 500_500.0
+            && metrics.usage(0, "dram") == Some(0.0)
+    });
 }
 
 #[test]
@@ -424,10 +523,7 @@ fn a_monitor_says_why_there_is_nothing_to_read() {
 
 #[test]
 fn the_wheel_is_typed_and_needs_nothing() {
-    let site = Directory::new();
-    let mut install = python(TOOLS);
-    install.args(["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target"]);
-    succeeds(install.arg(site.path()).arg(wheel()));
+    let site = installed();
     assert!(site.join("ttmem/py.typed").exists());
     let mut entries = fs::read_dir(site.path()).unwrap().map(|entry| entry.unwrap().path());
     let information = entries.find(|path| path.extension().is_some_and(|extension| extension == "dist-info"));

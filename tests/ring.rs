@@ -75,6 +75,18 @@ fn rings_and_frames_come_to_the_same() {
 }
 
 #[test]
+fn where_no_rings_are_granted_reports_come_in_frames() {
+    let daemon = Daemon::start(&["--ring-memory-max-bytes", "0"]);
+    let mut reporter = Reporter::start(&daemon.socket(), "");
+    assert_eq!(reporter.ask("allocate 0 1 5000 10"), "done");
+    reporter.flush();
+    let metrics = daemon.metrics();
+    assert_eq!((ring_connections(&metrics), metrics.usage(0, "dram")), (0.0, Some(50_000.0)));
+    let refused = metrics.value("ttmem_ring_refusals_total", &[("reason", "off")]);
+    assert_eq!((refused, metrics.value("ttmem_ring_memory_bytes", &[])), (Some(1.0), Some(0.0)));
+}
+
+#[test]
 fn what_one_thread_allocates_another_may_free() {
     for options in ["", "records=64", "frames"] {
         let daemon = Daemon::start(&[]);

@@ -132,10 +132,10 @@ fn who_cannot_see_the_hosts_processes_gets_the_page_of_devices_alone() {
         namespace.splice(1..1, ["--user", "--map-root-user"]);
     }
     let permits = Command::new("unshare").args(&namespace[1..]).arg("true").output();
-    if !permits.is_ok_and(|output| output.status.success()) {
-        eprintln!("not tested: this system does not permit a pid namespace");
-        return;
-    }
+    assert!(
+        permits.as_ref().is_ok_and(|output| output.status.success()),
+        "no pid namespace can be made here: run the tests as root, outside of a container that forbids it: {permits:?}"
+    );
     let daemon = Daemon::start(&["--device", "0=n150"]);
     let mut connection = Connection::open(&daemon, 144);
     connection.send(&[Frame::alloc(0, 10, 1)]);

@@ -14,7 +14,7 @@ use serde_json::Value;
 use support::mock::Board;
 use support::otlp::{Collector, Rotel};
 use support::regions::{dump_region, slot_of};
-use support::trace::spans;
+use support::trace::{process_ended, spans};
 use support::{Daemon, Directory, Metrics, Peer, peers, ttmem};
 
 /// Where tt-metal always publishes its regions.
@@ -295,9 +295,7 @@ fn a_run_is_a_trace_that_carries_the_sizes_and_the_order_of_the_script() {
     free(&mut script, "halo");
     script.finish();
 
-    let received = sink.wait_for("the process's span", |received| {
-        spans(received).iter().any(|span| span.name.starts_with("process "))
-    });
+    let received = process_ended(&mut sink);
     let all = spans(&received);
     let root = all.iter().find(|span| span.name.starts_with("process ")).unwrap();
     assert_eq!(root.number("process.pid"), u64::from(pid));

@@ -25,7 +25,7 @@ pub(super) fn read(monitor: &Monitor, timestamp_seconds: f64) -> Option<(Devices
         let figures = page.device(index).ok()?;
         devices.extend(figures.map(|figures| device(index, &figures, &holders)));
     }
-    Some((Devices { timestamp_seconds, devices }, processes(&holders)))
+    Some((Devices { timestamp_seconds, devices, assigned: Vec::new() }, processes(&holders)))
 }
 
 fn device(index: u16, figures: &DeviceFigures, holders: &[HolderFigures]) -> Device {
@@ -57,6 +57,8 @@ fn device(index: u16, figures: &DeviceFigures, holders: &[HolderFigures]) -> Dev
         firmware: None,
         // Their names are told over HTTP alone.
         untracked: figures.description.untracked.map(|processes| Untracked { processes, named: Vec::new() }),
+        card: None,
+        renumbered: Vec::new(),
         capacity_source: None,
         processes: pids.len() as u64,
         memory: memory.collect(),
@@ -86,6 +88,9 @@ fn processes(holders: &[HolderFigures]) -> Vec<Process> {
         let who = &holder.description;
         let process = found.entry((who.pid, who.start_ticks)).or_insert_with(|| Process {
             pid: who.pid,
+            // What is told over HTTP alone.
+            ns_pid: None,
+            slurm: None,
             process: owned(&who.name),
             user: owned(&who.user),
             uid: who.uid,

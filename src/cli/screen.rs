@@ -160,8 +160,9 @@ fn process_lines(now: f64, processes: &[Process], style: &Style, out: &mut Strin
             cell(&mut row, &value(process, now), *width);
         }
         let name = printable(&process.process);
-        let room = style.width.saturating_sub(row.chars().count() + 2).max(8);
-        line(out, format_args!("{row}  {}", clip(&name, room)));
+        let inside = process.ns_pid.map(|ns_pid| format!(" (ns_pid {ns_pid})")).unwrap_or_default();
+        let room = style.width.saturating_sub(row.chars().count() + 2 + inside.len()).max(8);
+        line(out, format_args!("{row}  {}{inside}", clip(&name, room)));
     }
     if live.is_empty() {
         line(out, format_args!("(no process holds memory)"));
@@ -244,7 +245,7 @@ fn clip(text: &str, width: usize) -> String {
 }
 
 /// A process can call itself anything, escape sequences included.
-fn printable(name: &str) -> String {
+pub(crate) fn printable(name: &str) -> String {
     name.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
 }
 
@@ -314,6 +315,8 @@ mod tests {
             firmware: None,
             capacity_source: None,
             processes: 1,
+            card: None,
+            renumbered: Vec::new(),
             untracked: Some(Untracked {
                 processes: 2,
                 named: vec![UntrackedProcess { pid: 99, process: "tt-smi".into(), user: "root".into() }],
@@ -331,6 +334,8 @@ mod tests {
         };
         let process = Process {
             pid: 4711,
+            ns_pid: None,
+            slurm: None,
             process: "llama\x1b[2J".into(),
             user: "ml".into(),
             uid: 1000,
@@ -344,7 +349,7 @@ mod tests {
             device_usage_bytes: 6 << 30,
             memory: vec![held],
         };
-        let devices = Devices { timestamp_seconds: 100.0, devices: vec![device] };
+        let devices = Devices { timestamp_seconds: 100.0, devices: vec![device], assigned: Vec::new() };
         let expected = "\
 device 0 (n150, wormhole_b0)  1 process
   dram          ##########.........    6.0 GiB   50 % of   12.0 GiB  peak    7.0 GiB  1,204 buffers

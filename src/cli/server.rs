@@ -15,6 +15,7 @@ use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -72,6 +73,12 @@ pub(super) fn arguments() -> Vec<Arg> {
             .env("TTMEM_PASSWORD_FILE")
             .hide_env_values(true),
     ]
+}
+
+/// What a daemon says when it cannot answer.
+#[derive(Deserialize)]
+struct Problem {
+    detail: String,
 }
 
 /// A daemon.
@@ -160,6 +167,7 @@ impl Server {
         let response = sender.send_request(request).await.with_context(broke)?;
         let status = response.status();
         let body = response.into_body().collect().await.with_context(broke)?.to_bytes();
+        let detail = serde_json::from_slice(&body).ok().map(|Problem { detail }| detail);
         match status {
             StatusCode::UNAUTHORIZED if self.authorization.is_none() => {
                 bail!("{}: it wants to know who asks; say it with --user and --password-file", self.name)
@@ -167,6 +175,9 @@ impl Server {
             StatusCode::UNAUTHORIZED => bail!("{}: the user or the password is wrong", self.name),
             StatusCode::BAD_REQUEST if body.starts_with(b"This port speaks HTTPS") => {
                 bail!("{}: it speaks HTTPS; write https:// in --server", self.name)
+            }
+            status if !status.is_success() && detail.is_some() => {
+                bail!("{}: {}", self.name, detail.unwrap_or_default())
             }
             status if !status.is_success() => bail!(
                 "{}: {path} was answered with {status}; is it a ttmem daemon of this version?",

@@ -32,26 +32,6 @@ pub struct DeviceConfig {
 }
 
 impl DeviceConfig {
-    /// Usable bytes of DRAM, if they are known.
-    pub fn dram_capacity_bytes(&self) -> Option<u64> {
-        self.dram_bytes.or_else(|| self.product.map(Product::dram_bytes))
-    }
-
-    /// Usable bytes of L1, if they are known.
-    pub fn l1_capacity_bytes(&self) -> Option<u64> {
-        self.l1_bytes.or_else(|| self.product.map(Product::l1_bytes))
-    }
-
-    /// Where the capacities come from: `configuration` as soon as one is written out, `product_table`, or
-    /// nowhere.
-    pub fn capacity_source(&self) -> Option<&'static str> {
-        if self.dram_bytes.is_some() || self.l1_bytes.is_some() {
-            Some("configuration")
-        } else {
-            self.product.map(|_| "product_table")
-        }
-    }
-
     /// The architecture, if it is known.
     pub fn architecture(&self) -> Option<Arch> {
         self.arch.or_else(|| self.product.map(|product| product.arch))

@@ -64,7 +64,8 @@ impl Origin {
         self.combine(content.as_deref())
     }
 
-    pub(super) fn combine(&self, content: Option<&str>) -> Result<Loaded, ConfigError> {
+    /// The same with that for the file's content.
+    pub fn combine(&self, content: Option<&str>) -> Result<Loaded, ConfigError> {
         let mut config = Config::default();
         let mut problems = Vec::new();
         otlp::apply(&mut config.otlp, &self.otel_variables, &mut problems);

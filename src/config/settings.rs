@@ -5,6 +5,8 @@ use std::path::Path;
 
 use super::Config;
 use super::device;
+use super::history;
+use super::limits;
 use super::otlp;
 use super::spans;
 use super::values::{self, LogFormat, LogLevel, Range, SocketBufferTypes, SocketLayout};
@@ -15,7 +17,10 @@ pub(super) const VARIABLE_PREFIX: &str = "TTMEM_";
 
 /// Far more clients than a host has processes; each takes a file descriptor, of which a process gets about a
 /// million.
-const CLIENTS: Range = Range { min: 1, max: 1_000_000 };
+pub(super) const CLIENTS: Range = Range { min: 1, max: 1_000_000 };
+
+/// None, up to more than any host has.
+const RING_BYTES: Range = Range { min: 0, max: 1 << 40 };
 
 /// Beyond 64 the threads would only contend for the registry.
 const THREADS: Range = Range { min: 1, max: 64 };
@@ -209,6 +214,23 @@ pub const SETTINGS: &[Setting] = &[
         apply: |config, text| CLIENTS.parse(text).map(|count| config.clients_max = count),
         show: |config| config.clients_max.to_string(),
     },
+    limits::USER_CLIENTS_MAX,
+    limits::BUFFERS_MAX,
+    limits::USER_BUFFERS_MAX,
+    Setting {
+        key: "ring_memory_max_bytes",
+        flag: "ring-memory-max-bytes",
+        section: "Client socket",
+        value_name: "BYTES",
+        kind: Kind::Number(RING_BYTES),
+        default: "1073741824",
+        reload: false,
+        help: "Memory of the host that the rings of one user's processes take, at most",
+        details: "0 to 1099511627776. A ring takes 48 bytes for each of its records, 192 KiB for the client library's \
+                  4096. A client that gets no rings reports in frames, and is counted. 0 grants none to anybody.",
+        apply: |config, text| RING_BYTES.parse(text).map(|bytes| config.ring_memory_max_bytes = bytes),
+        show: |config| config.ring_memory_max_bytes.to_string(),
+    },
     Setting {
         key: "ingest_threads",
         flag: "ingest-threads",
@@ -313,6 +335,7 @@ pub const SETTINGS: &[Setting] = &[
             None => quoted("none"),
         },
     },
+    limits::SANDBOX,
     Setting {
         key: "log_format",
         flag: "log-format",
@@ -350,7 +373,7 @@ pub const SETTINGS: &[Setting] = &[
         help: "Where tt-metal publishes its memory regions",
         details: "none: do not read them.",
         apply: |config, text| values::unless_none(text, values::path).map(|dir| config.shm_dir = dir),
-        show: |config| shown_directory(config.shm_dir.as_deref()),
+        show: |config| shown_path(config.shm_dir.as_deref()),
     },
     Setting {
         key: "shm_interval_ms",
@@ -379,7 +402,50 @@ pub const SETTINGS: &[Setting] = &[
         apply: |config, text| {
             values::unless_none(text, values::path).map(|dir| config.container_log_dir = dir)
         },
-        show: |config| shown_directory(config.container_log_dir.as_deref()),
+        show: |config| shown_path(config.container_log_dir.as_deref()),
+    },
+    Setting {
+        key: "kubelet_pods_socket",
+        flag: "kubelet-pods-socket",
+        section: "Other sources",
+        value_name: "PATH",
+        kind: Kind::Path,
+        default: "/var/lib/kubelet/pods-api/pods-api.sock",
+        reload: false,
+        help: "Unix socket of the kubelet's pods API, which tells a container's pod and namespace",
+        details: "Kubelets from 1.37 on have it. It is asked for containers that container_log_dir does not name, and                   once a minute. A socket that is not there is a host without it. none: do not ask.",
+        apply: |config, text| {
+            values::unless_none(text, values::path).map(|path| config.kubelet_pods_socket = path)
+        },
+        show: |config| shown_path(config.kubelet_pods_socket.as_deref()),
+    },
+    Setting {
+        key: "kubelet_resources_socket",
+        flag: "kubelet-resources-socket",
+        section: "Other sources",
+        value_name: "PATH",
+        kind: Kind::Path,
+        default: "/var/lib/kubelet/pod-resources/kubelet.sock",
+        reload: false,
+        help: "Unix socket of the kubelet's pod-resources API, which tells the devices that containers were given",
+        details: "From it come the containers that were given a device, whether they use it or not. A socket that is                   not there is a host without it. none: do not ask.",
+        apply: |config, text| {
+            values::unless_none(text, values::path).map(|path| config.kubelet_resources_socket = path)
+        },
+        show: |config| shown_path(config.kubelet_resources_socket.as_deref()),
+    },
+    Setting {
+        key: "process_environment",
+        flag: "process-environment",
+        section: "Other sources",
+        value_name: "true|false",
+        kind: Kind::Switch,
+        default: "false",
+        reload: false,
+        help: "Look for a Slurm job in the environment of processes whose control group names none",
+        details: "Switch it on where Slurm does not track jobs by control groups. Only SLURM_JOB_ID and SLURM_STEP_ID                   are kept; they are what the process's user has written, and nothing vouches for them.",
+        apply: |config, text| values::switch(text).map(|on| config.process_environment = on),
+        show: |config| config.process_environment.to_string(),
     },
     Setting {
         key: "driver_proc_dir",
@@ -393,7 +459,7 @@ pub const SETTINGS: &[Setting] = &[
         details: "From it come the processes that hold a device and report nothing. A directory that is not \
                   there is a host without the driver. none: do not look.",
         apply: |config, text| values::unless_none(text, values::path).map(|dir| config.driver_proc_dir = dir),
-        show: |config| shown_directory(config.driver_proc_dir.as_deref()),
+        show: |config| shown_path(config.driver_proc_dir.as_deref()),
     },
     Setting {
         key: "driver_sys_dir",
@@ -407,7 +473,7 @@ pub const SETTINGS: &[Setting] = &[
         details: "From it come card type, serial number, unique id, PCI address and firmware; a card of a \
                   known product also has its capacities. none: do not look.",
         apply: |config, text| values::unless_none(text, values::path).map(|dir| config.driver_sys_dir = dir),
-        show: |config| shown_directory(config.driver_sys_dir.as_deref()),
+        show: |config| shown_path(config.driver_sys_dir.as_deref()),
     },
     Setting {
         key: "demo",
@@ -431,12 +497,12 @@ pub const SETTINGS: &[Setting] = &[
         default: "none",
         reload: false,
         help: "Directory of what outlives the daemon",
-        details: "A checkpoint and a journal, from which a daemon that is started again, even after a kill, \
+        details: "The history, and a checkpoint and a journal, from which a daemon that is started again, even after a kill, \
                   goes on where the one before it ended. It is made if it is not there, and one daemon can \
                   use it at a time. Where systemd or another supervisor keeps descriptors, connections stay \
                   open meanwhile. none: what is known ends with the daemon.",
         apply: |config, text| values::unless_none(text, values::path).map(|dir| config.state_dir = dir),
-        show: |config| shown_directory(config.state_dir.as_deref()),
+        show: |config| shown_path(config.state_dir.as_deref()),
     },
     Setting {
         key: "state_journal_bytes_max",
@@ -476,6 +542,10 @@ pub const SETTINGS: &[Setting] = &[
     spans::BURST_MIN,
     spans::BURST_GAP,
     spans::INTERVAL,
+    history::KEEP_1S,
+    history::KEEP_10S,
+    history::KEEP_60S,
+    history::SIZE_MAX,
     Setting {
         key: "process_linger_seconds",
         flag: "process-linger-seconds",
@@ -523,6 +593,6 @@ pub const SETTINGS: &[Setting] = &[
     },
 ];
 
-fn shown_directory(directory: Option<&Path>) -> String {
-    quoted(&directory.map_or("none".into(), Path::to_string_lossy))
+fn shown_path(path: Option<&Path>) -> String {
+    quoted(&path.map_or("none".into(), Path::to_string_lossy))
 }

@@ -126,24 +126,20 @@ fn a_device_replaces_the_same_index() {
 }
 
 #[test]
-fn devices_know_their_capacity() {
-    let check = |text: &str, dram, l1, source, arch, board| {
+fn devices_are_what_is_written_or_their_product() {
+    let check = |text: &str, l1, arch, board| {
         let text = format!("[[device]]\nindex = 0\n{text}");
         let origin = Origin::of_file(std::path::Path::new("ttmem.toml"), []);
         let config = origin.combine(Some(&text)).expect("a valid file").config;
         let device = &config.devices[0];
-        let capacities = (device.dram_capacity_bytes(), device.l1_capacity_bytes());
-        assert_eq!(capacities, (dram, l1));
-        assert_eq!(device.capacity_source(), source);
-        assert_eq!((device.architecture(), device.board_name()), (arch, board));
+        assert_eq!((device.l1_bytes, device.architecture(), device.board_name()), (l1, arch, board));
     };
-    check("", None, None, None, None, None);
-    check("arch = \"quasar\"\nboard = \"x\"", None, None, None, Some(Arch::Quasar), Some("x"));
-    let (dram, l1) = (Some(12_871_236_864), Some(97_959_168));
-    check("product = \"n150\"", dram, l1, Some("product_table"), Some(Arch::WormholeB0), Some("n150"));
-    check("l1_bytes = 5", None, Some(5), Some("configuration"), None, None);
+    check("", None, None, None);
+    check("arch = \"quasar\"\nboard = \"x\"", None, Some(Arch::Quasar), Some("x"));
+    check("product = \"n150\"", None, Some(Arch::WormholeB0), Some("n150"));
+    check("l1_bytes = 5", Some(5), None, None);
     let written = "product = \"n150\"\nl1_bytes = 5\nboard = \"x\"";
-    check(written, dram, Some(5), Some("configuration"), Some(Arch::WormholeB0), Some("x"));
+    check(written, Some(5), Some(Arch::WormholeB0), Some("x"));
 }
 
 #[test]

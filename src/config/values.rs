@@ -120,6 +120,18 @@ choice! {
 }
 
 choice! {
+    /// What the daemon gives up before it serves anybody.
+    Sandbox {
+        /// Privileges, system calls and changing files.
+        Full = "full",
+        /// Privileges and system calls alone.
+        Calls = "calls",
+        /// Nothing.
+        Off = "off",
+    }
+}
+
+choice! {
     /// The least severe level that is logged.
     LogLevel {
         /// Only what needs an operator.

@@ -155,7 +155,8 @@ impl WebConfig {
         })
     }
 
-    fn parse(path: &Path, text: &str) -> Result<WebConfig, ConfigError> {
+    /// The same with that for the file's content.
+    pub fn parse(path: &Path, text: &str) -> Result<WebConfig, ConfigError> {
         let mut problems = Vec::new();
         let config = tree::parse(path, text, &mut problems)
             .map(|tree| read::read(path, &tree, &mut problems))

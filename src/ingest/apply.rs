@@ -3,35 +3,36 @@
 use std::io;
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use tracing::warn;
 use ttmem_wire as wire;
 use wire::{Header, Hello, Kind, Layout, Reply, Totals};
 
 use super::Context;
 use super::attribution::Attribution;
+use super::dump;
 use super::processes::Tracked;
 use super::reporters::ProcessClient;
+use super::statements;
 use crate::registry::{
-    Allocated, AllocationFailure, Arch, Batch, BufferFilter, Cursor, DEVICES_MAX, Device, Event, KernelKind,
-    Loss, MemoryType, Refusal, Rejection, Reporter, Time, TraceContext,
+    Allocated, AllocationFailure, Arch, Batch, DEVICES_MAX, Device, Event, EventTally, KernelKind, Loss,
+    MemoryType, Refusal, Rejection, Reporter, Time, TraceContext,
 };
 
-/// Buffers that one dump lists singly; the sums beside them cover all.
-const DUMP_BUFFERS_MAX: usize = 1000;
-/// Sums that one dump lists.
-const DUMP_SUMS_MAX: usize = 1000;
 /// What one turn of a session may cost beyond its messages themselves, in units of one search for a buffer, estimated at 20 ns:
 /// half a millisecond. An honest client uses none of it.
 const TURN_BUDGET: u32 = 25_000;
 /// Finding the process of a claimed pid: several files of /proc.
 const RESOLUTION_COST: u32 = 5_000;
 
+/// Showing a device anew: its description is copied, and published.
+const STATEMENT_COST: u32 = 50;
+
 /// One connection's messages, applied in order.
 pub(super) struct Applier {
     context: Arc<Context>,
     attribution: Attribution,
-    /// Messages seen in the current run of frames, by kind.
-    counts: [u64; Event::ALL.len()],
+    /// Messages seen in the current run of frames.
+    tally: EventTally,
     /// A HELLO that the session has to act on before it goes on.
     hello: Option<Hello>,
     /// Which of its process's clients speaks, if it has said so.
@@ -47,7 +48,7 @@ struct Speaker {
 
 impl Applier {
     pub(super) fn new(context: Arc<Context>, attribution: Attribution) -> Self {
-        Self { context, attribution, counts: [0; Event::ALL.len()], hello: None, speaker: None }
+        Self { context, attribution, tally: EventTally::default(), hello: None, speaker: None }
     }
 
     /// What is applied next was received in the journal's entry of that order.
@@ -82,14 +83,16 @@ impl Applier {
         out: &mut Vec<u8>,
     ) -> Result<usize, Fault> {
         let frame_bytes = layout.frame_bytes();
-        let messages =
-            frames.chunks_exact(frame_bytes).zip((offset..).step_by(frame_bytes)).map(|(frame, offset)| {
-                let message =
-                    wire::decode_request(frame, layout).map_err(|error| BadFrame::new(error, offset))?;
-                Ok((message, offset))
-            });
+        let chunks = frames.chunks_exact(frame_bytes);
+        let whole = frames.len() - chunks.remainder().len();
+        let mut next = offset;
+        let messages = chunks.map(|frame| {
+            let at = next;
+            next += frame_bytes as u64;
+            let message = wire::decode_request(frame, layout).map_err(|error| BadFrame::new(error, at))?;
+            Ok((message, at))
+        });
         let stopped_at = self.apply_messages(messages, layout, time, out)?;
-        let whole = frames.len() - frames.len() % frame_bytes;
         Ok(stopped_at.map_or(whole, |at| (at - offset) as usize))
     }
 
@@ -171,11 +174,7 @@ impl Applier {
         out: &mut Vec<u8>,
     ) -> Result<Option<u64>, Fault> {
         let outcome = self.apply_in_turn(messages, layout, time, out);
-        for (event, count) in Event::ALL.iter().zip(&mut self.counts) {
-            if *count > 0 {
-                self.context.registry.events().count(*event, std::mem::take(count));
-            }
-        }
+        self.context.registry.events().absorb(&mut self.tally);
         outcome
     }
 
@@ -186,7 +185,6 @@ impl Applier {
         time: Time,
         out: &mut Vec<u8>,
     ) -> Result<Option<u64>, Fault> {
-        let context = Arc::clone(&self.context);
         let mut budget = TURN_BUDGET;
         let mut next = messages.next().transpose()?;
         while let Some((message, at)) = next {
@@ -195,6 +193,9 @@ impl Applier {
                 return Ok(Some(at));
             }
             let Some(mut report) = self.report(&message, layout) else {
+                if message.kind == Kind::Capacity {
+                    budget = budget.saturating_sub(STATEMENT_COST);
+                }
                 self.answer(&message, layout, at, time, out);
                 next = messages.next().transpose()?;
                 continue;
@@ -205,15 +206,16 @@ impl Applier {
                 budget = budget.saturating_sub(RESOLUTION_COST);
             }
             let tracked = self.attribution.process(claimed, time)?;
-            let mut batch = context.registry.batch(tracked.process(), time.monotonic_ns);
+            let registry = &self.context.registry;
+            let mut batch = registry.batch(tracked.process(), time.monotonic_ns);
             let (reporter, is_outdated) = self.speaks_for(claimed);
             batch.report_as(reporter);
             let mut at = at;
             next = loop {
-                self.counts[report.event as usize] += 1;
+                self.tally.note(report.event);
                 if is_outdated {
                     // A newer connection of the same process has reported it once more.
-                } else if let Err(rejection) = report.apply(&mut batch, context.registry.events(), time) {
+                } else if let Err(rejection) = report.apply(&mut batch, registry.events(), time) {
                     self.reject(rejection, at, time);
                 }
                 budget = budget.saturating_sub(batch.take_searches());
@@ -233,7 +235,7 @@ impl Applier {
     pub(super) fn has_one_meaning(&self, message: &Header) -> bool {
         let [seed, metal] = [wire::BufferTypes::Seed, wire::BufferTypes::Metal];
         match message.kind {
-            Kind::Alloc | Kind::AllocationFailed => {
+            Kind::Alloc | Kind::AllocationFailed | Kind::Capacity => {
                 self.context.policy.buffer_types.is_some()
                     || seed.decode(message.buffer_type) == metal.decode(message.buffer_type)
             }
@@ -256,28 +258,42 @@ impl Applier {
             Kind::AllocationFailed => Event::AllocationFailed,
             _ => return None,
         };
-        let buffer_types = self.context.policy.buffer_types.unwrap_or(layout.buffer_types());
-        Some(Report { event, message: *message, buffer_types })
+        Some(Report { event, message: *message, buffer_types: self.buffer_types(layout) })
+    }
+
+    fn buffer_types(&self, layout: Layout) -> wire::BufferTypes {
+        self.context.policy.buffer_types.unwrap_or(layout.buffer_types())
     }
 
     fn answer(&mut self, message: &Header, layout: Layout, at: u64, time: Time, out: &mut Vec<u8>) {
         match message.kind {
             Kind::DumpRemaining => {
-                self.counts[Event::DumpRemaining as usize] += 1;
-                self.dump_buffers(time);
+                self.tally.note(Event::DumpRemaining);
+                dump::buffers(&self.context, self.peer_pid(), time);
             }
             Kind::DumpKernels => {
-                self.counts[Event::DumpKernels as usize] += 1;
-                self.dump_kernels(time);
+                self.tally.note(Event::DumpKernels);
+                dump::kernels(&self.context, self.peer_pid(), time);
             }
             Kind::Hello => {
-                self.counts[Event::Hello as usize] += 1;
+                self.tally.note(Event::Hello);
                 // Of a later version than ours: the client knows how to go on without it.
                 self.hello = Hello::of(message);
             }
             Kind::Lost => {
-                self.counts[Event::Lost as usize] += 1;
+                self.tally.note(Event::Lost);
                 self.context.registry.events().lose_many(Loss::Client, message.size_bytes);
+            }
+            Kind::Capacity => {
+                self.tally.note(Event::Capacity);
+                let stated = statements::capacity(&self.context.devices, message, self.buffer_types(layout));
+                if let Err(rejection) = stated {
+                    self.reject(rejection, at, time);
+                }
+            }
+            Kind::Note => {
+                self.tally.note(Event::Note);
+                statements::note(&self.context.throttle, &self.attribution, message, time);
             }
             _ => match self.reply(message, at, time) {
                 Some(reply) => out.extend_from_slice(&reply.encode(layout)),
@@ -335,73 +351,10 @@ impl Applier {
                 offset = at,
                 reason = rejection.name(),
                 suppressed,
+                remedy = remedy(rejection),
                 "message rejected"
             );
         }
-    }
-
-    fn dump_buffers(&self, time: Time) {
-        let Some(suppressed) = self.context.throttle.admit("dump", time.monotonic_ns) else { return };
-        let snapshot = self.context.registry.snapshot(time);
-        let held = snapshot
-            .processes
-            .iter()
-            .flat_map(|process| process.memory.iter().map(move |held| (process, held)));
-        let held: Vec<_> = held.filter(|(_, held)| held.counters.usage_bytes() > 0).collect();
-        for (process, held) in held.iter().take(DUMP_SUMS_MAX) {
-            let (pid, name) = (process.process.pid(), process.process.info().name.as_str());
-            let (memory_type, usage_bytes) = (held.memory_type.name(), held.counters.usage_bytes());
-            let buffers = held.counters.buffers;
-            info!(
-                pid,
-                process = name,
-                device = held.device,
-                memory_type,
-                usage_bytes,
-                buffers,
-                "remaining memory"
-            );
-        }
-        let (filter, start) = (BufferFilter::default(), Cursor::default());
-        let page = self.context.registry.buffers(&filter, start, DUMP_BUFFERS_MAX, time.monotonic_ns);
-        for buffer in &page.buffers {
-            let (pid, memory_type) = (buffer.process.pid(), buffer.memory_type.name());
-            let age_seconds = time.seconds_since(buffer.allocated_ns);
-            let (buffer_id, size_bytes) = (buffer.id, buffer.size_bytes);
-            info!(
-                pid,
-                device = buffer.device,
-                memory_type,
-                buffer_id,
-                size_bytes,
-                age_seconds,
-                "remaining buffer"
-            );
-        }
-        let is_complete = held.len() <= DUMP_SUMS_MAX && page.next.is_none();
-        info!(
-            requested_by = self.peer_pid(),
-            is_complete, suppressed, "end of the dump; /api/v1/buffers lists all"
-        );
-    }
-
-    fn dump_kernels(&self, time: Time) {
-        let Some(suppressed) = self.context.throttle.admit("dump_kernels", time.monotonic_ns) else { return };
-        let mut room = DUMP_SUMS_MAX;
-        for process in self.context.registry.snapshot(time).processes {
-            let (pid, name) = (process.process.pid(), process.process.info().name.as_str());
-            for (device, kind, tally) in process.process.kernels().into_iter().take(room) {
-                let (kernels, bytes) = (tally.kernels, tally.bytes);
-                info!(pid, process = name, device, kind = kind.name(), kernels, bytes, "remaining kernels");
-                room -= 1;
-            }
-        }
-        info!(
-            requested_by = self.peer_pid(),
-            is_complete = room > 0,
-            suppressed,
-            "end of the dump of kernels"
-        );
     }
 }
 
@@ -502,13 +455,7 @@ impl Report {
     }
 
     fn memory_type(&self) -> Result<MemoryType, Rejection> {
-        match self.buffer_types.decode(self.message.buffer_type).ok_or(Rejection::BufferType)? {
-            wire::BufferType::Dram => Ok(MemoryType::Dram),
-            wire::BufferType::L1 => Ok(MemoryType::L1),
-            wire::BufferType::L1Small => Ok(MemoryType::L1Small),
-            wire::BufferType::Trace => Ok(MemoryType::Trace),
-            wire::BufferType::SystemMemory => Ok(MemoryType::SystemMemory),
-        }
+        memory_type(self.buffer_types, self.message.buffer_type)
     }
 
     fn kernel_kind(&self) -> Result<KernelKind, Rejection> {
@@ -520,6 +467,16 @@ impl Report {
     }
 }
 
+pub(super) fn memory_type(buffer_types: wire::BufferTypes, byte: u8) -> Result<MemoryType, Rejection> {
+    match buffer_types.decode(byte).ok_or(Rejection::BufferType)? {
+        wire::BufferType::Dram => Ok(MemoryType::Dram),
+        wire::BufferType::L1 => Ok(MemoryType::L1),
+        wire::BufferType::L1Small => Ok(MemoryType::L1Small),
+        wire::BufferType::Trace => Ok(MemoryType::Trace),
+        wire::BufferType::SystemMemory => Ok(MemoryType::SystemMemory),
+    }
+}
+
 fn rejection(refusal: Refusal) -> Rejection {
     match refusal {
         Refusal::ZeroSize => Rejection::ZeroSize,
@@ -528,11 +485,25 @@ fn rejection(refusal: Refusal) -> Rejection {
         Refusal::AmbiguousFree => Rejection::AmbiguousFree,
         Refusal::ProcessEnded => Rejection::ProcessEnded,
         Refusal::TooManyBuffers => Rejection::TooManyBuffers,
+        Refusal::UserBuffersMax => Rejection::UserBuffersMax,
+        Refusal::BuffersMax => Rejection::BuffersMax,
         Refusal::OtherTrace => Rejection::TraceContext,
     }
 }
 
-fn device_index(device_id: i32) -> Option<u16> {
+/// What the operator can do about a limit that was reached.
+fn remedy(rejection: Rejection) -> Option<&'static str> {
+    match rejection {
+        Rejection::TooManyBuffers => {
+            Some("16777216 live buffers of one process are a leak: mend the program")
+        }
+        Rejection::UserBuffersMax => Some("raise user_buffers_max if this user needs so many"),
+        Rejection::BuffersMax => Some("raise buffers_max if so many are wanted; each takes about 60 bytes"),
+        _ => None,
+    }
+}
+
+pub(super) fn device_index(device_id: i32) -> Option<u16> {
     u16::try_from(device_id).ok().filter(|index| *index < DEVICES_MAX)
 }
 
@@ -540,7 +511,8 @@ const _: () = assert!(wire::DEVICE_ID_MAX == DEVICES_MAX as i32 - 1);
 const _: () = assert!(wire::BUFFER_BYTES_MAX == crate::registry::BUFFER_BYTES_MAX);
 
 fn device_totals(device: &Device) -> Totals {
-    let usage_bytes = |memory_type| device.memory(memory_type).usage_bytes();
+    let by_type = device.usage_bytes();
+    let usage_bytes = |memory_type: MemoryType| by_type[memory_type.index()];
     Totals {
         dram_bytes: usage_bytes(MemoryType::Dram),
         l1_bytes: usage_bytes(MemoryType::L1),

@@ -91,6 +91,11 @@ impl Attribution {
         self.peer.pid
     }
 
+    /// What the peer's process is called, as far as that could be read.
+    pub(super) fn peer_name(&self) -> &str {
+        self.facts.name.as_deref().unwrap_or("unknown")
+    }
+
     pub(super) fn peer_uid(&self) -> u32 {
         self.peer.uid
     }

@@ -1,7 +1,9 @@
-//! Which container and which pod a control group's path stands for: pure, from the forms that container runtimes give their paths.
+//! Which container, which pod and which Slurm job a control group's path stands for: pure, from the forms that runtimes give their paths.
 //!
 //! The idea is to look at one component after the other and to ask nothing of those around it. A daemon in a container sees the paths of
 //! others from its own place, with `..` in front, and the kubelet's root can be moved below any other.
+
+use crate::registry::{SlurmJob, SlurmSource};
 
 /// Hexadecimal digits of a container's id, in every runtime.
 const ID_CHARS: usize = 64;
@@ -9,6 +11,11 @@ const ID_CHARS: usize = 64;
 const POD_UID_DIGITS: usize = 32;
 /// Where the dashes of a unique id are.
 const POD_UID_DASHES: [usize; 4] = [8, 13, 18, 23];
+
+/// Beside numbers, steps are called batch, extern and interactive; a longer name is nothing of Slurm's.
+const STEP_CHARS_MAX: usize = 16;
+/// Below it a user can give groups any name, also that of another's pod or job.
+const USERS_OWN: &str = "user.slice";
 
 /// What a path tells.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,9 +54,42 @@ pub(super) fn membership(path: &str) -> Option<Membership> {
             container_id = Some(id);
         }
     }
-    // Below it a user can give groups any name, also that of another's pod.
-    let is_users_own = path.split('/').any(|component| component == "user.slice");
-    Some(Membership { container_id: container_id?.to_owned(), pod_uid: pod_uid.filter(|_| !is_users_own) })
+    Some(Membership {
+        container_id: container_id?.to_owned(),
+        pod_uid: pod_uid.filter(|_| !is_users_own(path)),
+    })
+}
+
+fn is_users_own(path: &str) -> bool {
+    path.split('/').any(|component| component == USERS_OWN)
+}
+
+/// The Slurm job that a process belongs to, out of what /proc says of its control groups. In version 1 not every hierarchy is Slurm's, so
+/// all of them are looked at.
+pub(super) fn slurm_job(proc_cgroup: &str) -> Option<SlurmJob> {
+    proc_cgroup.lines().find_map(|line| slurm_job_of(line.split_once(':')?.1.split_once(':')?.1))
+}
+
+/// `…/slurmstepd.scope/job_N/step_X/…`, or `…/slurm/uid_U/job_N/step_X/…` in version 1; a node that plays several puts its name before or
+/// behind. Only the outermost counts: what lies below a step is the job's own to name.
+fn slurm_job_of(path: &str) -> Option<SlurmJob> {
+    let is_slurms = |component: &&str| {
+        component.ends_with("slurmstepd.scope") || *component == "slurm" || component.starts_with("slurm_")
+    };
+    let mut below = path.split('/').skip_while(|component| !is_slurms(component)).skip(1);
+    let job = below.next()?;
+    let job = if job.starts_with("uid_") { below.next()? } else { job };
+    let job_id = job.strip_prefix("job_")?.parse().ok()?;
+    let step_id = below.next().and_then(|step| slurm_step(step.strip_prefix("step_")?));
+    (!is_users_own(path)).then_some(SlurmJob { job_id, step_id, source: SlurmSource::Cgroup })
+}
+
+/// A step's id, if it can be one.
+pub(super) fn slurm_step(step: &str) -> Option<String> {
+    let is_id = !step.is_empty()
+        && step.len() <= STEP_CHARS_MAX
+        && step.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'+' | b'.'));
+    is_id.then(|| step.to_owned())
 }
 
 /// `ID`, `RUNTIME-ID`, `RUNTIME-ID.scope`, or `SLICE:RUNTIME:ID` where runtime and kubelet disagree about the driver.
@@ -184,6 +224,38 @@ mod tests {
             "/user.slice/user-1000.slice/user@1000.service/kubepods-podUID_.slice/cri-containerd-ID.scope",
             Some((ID, None)),
         );
+    }
+
+    #[test]
+    fn slurms_jobs() {
+        let check = |proc_cgroup: &str, expected: Option<(u32, Option<&str>)>| {
+            let found = slurm_job(proc_cgroup);
+            let told = found.as_ref().map(|job| (job.job_id, job.step_id.as_deref()));
+            assert_eq!(told, expected, "{proc_cgroup}");
+        };
+        check("0::/system.slice/slurmstepd.scope/job_123/step_0/user/task_0\n", Some((123, Some("0"))));
+        check("0::/system.slice/slurmstepd.scope/job_123/step_batch/user\n", Some((123, Some("batch"))));
+        check("0::/system.slice/node7_slurmstepd.scope/job_9/step_extern\n", Some((9, Some("extern"))));
+        check("0::/../../slurmstepd.scope/job_9\n", Some((9, None)));
+        check(
+            "9:memory:/slurm/uid_1000/job_77/step_2/task_0\n1:name=systemd:/system.slice/slurmd.service\n",
+            Some((77, Some("2"))),
+        );
+        check("4:cpuset:/slurm_node7/uid_0/job_77/step_interactive\n", Some((77, Some("interactive"))));
+        // A job that makes groups of its own stays the job that it is.
+        let nested = "0::/system.slice/slurmstepd.scope/job_1/step_0/slurmstepd.scope/job_2/step_0\n";
+        check(nested, Some((1, Some("0"))));
+        check("0::/user.slice/user-1000.slice/user@1000.service/slurmstepd.scope/job_1/step_0\n", None);
+        for no_job in [
+            "0::/system.slice/slurmd.service\n",
+            "0::/system.slice/slurmstepd.scope/system\n",
+            "0::/system.slice/slurmstepd.scope/job_x/step_0\n",
+            "0::/job_1/step_0\n",
+            "",
+        ] {
+            check(no_job, None);
+        }
+        check("0::/system.slice/slurmstepd.scope/job_1/step_A B\n", Some((1, None)));
     }
 
     #[test]

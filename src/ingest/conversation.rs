@@ -177,6 +177,11 @@ impl Conversation {
         self.is_switched
     }
 
+    /// Whether the size of frames is known.
+    pub(super) fn is_detected(&self) -> bool {
+        matches!(self.framing, Framing::Known(_))
+    }
+
     /// Whether frames of the largest size are spoken, which alone have room for what else there is.
     pub(super) fn speaks_largest(&self) -> bool {
         matches!(self.framing, Framing::Known(Layout::Bytes144))

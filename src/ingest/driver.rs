@@ -106,7 +106,7 @@ impl Driver {
 
 impl Holders {
     /// One pid a line, one line for each open descriptor.
-    fn parse(text: &str) -> Holders {
+    pub(super) fn parse(text: &str) -> Holders {
         let pids: BTreeSet<u32> = text.lines().filter_map(|line| line.trim().parse().ok()).collect();
         let has_hidden = pids.contains(&0);
         Holders { pids: pids.into_iter().filter(|pid| *pid != 0).collect(), has_hidden }

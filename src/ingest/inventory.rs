@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::Context;
 use super::devices::Inventoried;
 use super::driver::{Card, Driver, Holders};
+use super::numbering::{Numbered, renumbered};
 use super::peer::open_pidfd;
 use super::procfs::{ProcessFacts, user_name};
 use crate::registry::{DEVICES_MAX, Untracked, UntrackedProcess};
@@ -67,11 +68,29 @@ impl Inventory {
         let cards = self.cards.iter().map(|(ordinal, (_, card))| {
             (*ordinal, Inventoried { card: card.clone(), untracked: untracked(ordinal) })
         });
-        for ordinal in self.context.devices.take_inventory(&cards.collect()) {
+        let places = self.context.devices.take_inventory(&cards.collect());
+        self.find_renumbered(&places, &holders);
+        for (ordinal, _) in places.iter().filter(|(_, device)| device.is_none()) {
             self.say_once(format!(
                 "card {ordinal} is none of the devices that processes report about: its number is another chip's"
             ));
         }
+    }
+
+    /// Looks for processes that number the cards otherwise than the host does.
+    fn find_renumbered(&mut self, places: &BTreeMap<u16, Option<u16>>, holders: &BTreeMap<u16, Holders>) {
+        let numbered = self.cards.iter().map(|(ordinal, (_, card))| {
+            let device = places.get(ordinal).copied().flatten();
+            (*ordinal, Numbered { card, device, holders: holders.get(ordinal) })
+        });
+        let found = renumbered(&numbered.collect(), |pid| self.context.processes.devices_of(pid));
+        for device in found.keys() {
+            self.say_once(format!(
+                "a process reports about device {device} and holds another card alone: it is shown some of the cards \
+                 (TT_VISIBLE_DEVICES), and what it holds counts under its own number; renumbered in /api/v1/devices names it"
+            ));
+        }
+        self.context.devices.take_renumbered(found);
     }
 
     /// Takes note of cards that have come or gone.

@@ -9,16 +9,21 @@ mod procfs;
 
 mod attribution;
 mod containers;
+mod kubelet;
 mod processes;
 mod reporters;
 
 mod apply;
 mod conversation;
+mod dump;
+mod places;
 mod ring;
 mod session;
+mod statements;
 mod stream;
 
 mod diary;
+mod foreign;
 mod memory;
 mod note;
 mod recovery;
@@ -26,9 +31,12 @@ mod resumption;
 
 mod replay;
 
+mod assignments;
 mod devices;
 mod driver;
+mod exit;
 mod inventory;
+mod numbering;
 mod region;
 mod regions;
 
@@ -49,12 +57,13 @@ use ttmem_wire::{BufferTypes, Layout};
 
 use crate::clock;
 use crate::config::{Config, SocketBufferTypes, SocketLayout};
-use crate::registry::{Container, Occurrence, Registry, RejectedPeer, Rejection, Time};
+use crate::registry::{BufferLimits, Container, Occurrence, Registry, RejectedPeer, Rejection, Time};
 use crate::socket::{BACKLOG, Socket};
 use crate::throttle::{self, Throttle};
 use apply::Applier;
+use assignments::Assignments;
 use attribution::Attribution;
-use containers::Containers;
+use containers::{Containers, NameSources};
 use conversation::Conversation;
 pub use devices::Devices;
 use diary::Diaries;
@@ -64,6 +73,7 @@ use memory::Compaction;
 pub use memory::Memory;
 use note::{Counted, Note};
 use peer::{Peer, PeerError};
+use places::Places;
 use processes::Processes;
 use procfs::ArgumentsReader;
 use recovery::Quiet;
@@ -73,6 +83,7 @@ use ring::RingMemory;
 use session::Session;
 use stream::Stream;
 
+pub use foreign::{ForeignProcess, ForeignRegion, holders, process, region};
 pub use replay::Replay;
 
 /// How long sessions may take to apply what has been sent when the daemon stops.
@@ -90,6 +101,7 @@ struct Context {
     arguments: ArgumentsReader,
     diaries: Diaries,
     clients: AtomicU32,
+    places: Arc<Places>,
     ring_memory: Arc<RingMemory>,
     /// Which run of the daemon this is, among all that a client may come to.
     instance: u64,
@@ -112,7 +124,11 @@ impl Context {
             let names = names.map(|names| (names.namespace, names.pod, names.container));
             named.note(now(), &Note::Named { id: container.id().to_owned(), names });
         });
-        let containers = Containers::start(config.container_log_dir.clone(), Arc::clone(&throttle), settled)?;
+        let sources = NameSources {
+            log_directory: config.container_log_dir.clone(),
+            pods_socket: config.kubelet_pods_socket.clone(),
+        };
+        let containers = Containers::start(sources, Arc::clone(&registry), Arc::clone(&throttle), settled)?;
         let processes = Processes::new(
             Arc::clone(&registry),
             Arc::clone(&throttle),
@@ -122,9 +138,10 @@ impl Context {
             runtime,
         );
         let policy = Policy::new(config);
-        let arguments = ArgumentsReader::start()?;
-        let clients = AtomicU32::new(0);
-        let (ring_memory, instance) = (Arc::default(), clock::unix_ns());
+        let arguments = ArgumentsReader::start(config.process_environment)?;
+        let (clients, places) = (AtomicU32::new(0), Places::new(config.user_clients_max()));
+        let ring_memory = RingMemory::new(Arc::clone(&registry), config.ring_memory_max_bytes);
+        let instance = clock::unix_ns();
         Ok(Arc::new(Context {
             registry,
             processes,
@@ -134,6 +151,7 @@ impl Context {
             arguments,
             diaries,
             clients,
+            places,
             ring_memory,
             instance,
         }))
@@ -156,10 +174,31 @@ impl Context {
         }
     }
 
+    /// The peer's user has as many connections as it may.
+    fn refuse_user(&self, peer: &Peer) {
+        let (rejection, now_ns) = (Rejection::UserClientsMax, clock::monotonic_ns());
+        self.registry.events().reject(rejection);
+        if let Some(suppressed) = self.throttle.admit(rejection.name(), now_ns) {
+            let Peer { pid: peer, uid, .. } = *peer;
+            self.tell_rejected(peer, rejection, suppressed, now_ns);
+            warn!(
+                peer,
+                uid,
+                suppressed,
+                "connection refused: too many clients of one user; raise user_clients_max if they are wanted"
+            );
+        }
+    }
+
     /// Tells of a peer that was refused, where its line in the log was admitted.
     fn tell_rejected(&self, pid: u32, reason: Rejection, suppressed: u64, at_ns: u64) {
         self.registry.tell(|| Occurrence::Rejected(RejectedPeer { pid, reason, suppressed, at_ns }));
     }
+}
+
+/// How many live buffers the registry may remember.
+pub fn buffer_limits(config: &Config) -> BufferLimits {
+    BufferLimits { buffers_max: config.buffers_max, user_buffers_max: config.user_buffers_max() }
 }
 
 /// How the socket's messages are read.
@@ -198,6 +237,8 @@ pub struct Ingest {
     compaction: Option<Compaction>,
     stopping: watch::Sender<bool>,
     context: Arc<Context>,
+    /// Ends, with this, whoever may be waiting for others and is not waited for.
+    _running: mpsc::Sender<()>,
 }
 
 /// A connection that a supervisor has kept, and the name that it was given.
@@ -224,6 +265,7 @@ impl Ingest {
         let compaction = journal.map(|journal| Compaction::start(journal, config.clone())).transpose()?;
         let accepting = threads[0].handle.spawn(accept_all(Arc::clone(&context), socket, handles, stop));
         let mut followers = Vec::new();
+        let (running, is_over) = mpsc::channel();
         if let Some(directory) = &config.shm_dir {
             let regions = Regions::new(Arc::clone(&context), directory.clone());
             let interval = Duration::from_millis(config.shm_interval_ms);
@@ -234,7 +276,13 @@ impl Ingest {
             let inventory = Inventory::new(Arc::clone(&context), Driver { proc_directory, sys_directory });
             followers.push(Follower::start("ttmem-driver", move |stop| inventory.follow(stop))?);
         }
-        Ok(Ingest { threads, accepting, followers, compaction, stopping, context })
+        if let Some(socket) = config.kubelet_resources_socket.clone() {
+            let assignments = Assignments::new(Arc::clone(&context), socket);
+            std::thread::Builder::new()
+                .name("ttmem-kubelet".into())
+                .spawn(move || assignments.follow(&is_over))?;
+        }
+        Ok(Ingest { threads, accepting, followers, compaction, stopping, context, _running: running })
     }
 
     /// Takes the connections that wait already and no more, applies what has been sent, and ends.
@@ -421,6 +469,10 @@ async fn converse(
     stopping: watch::Receiver<bool>,
 ) -> Result<(), PeerError> {
     let peer = Peer::of(&stream)?;
+    let Some(_place) = context.places.take(peer.uid) else {
+        context.refuse_user(&peer);
+        return Ok(());
+    };
     let diary = Arc::new(context.diaries.open(thread));
     let attribution = Attribution::new(Arc::clone(context), peer, Arc::clone(&diary));
     // Before anything is read: whoever goes on with the connection has to know whose it is, and then has to have it.

@@ -5,7 +5,7 @@ use ttmem_wire::HEADER_BYTES;
 
 use super::procfs::ProcessFacts;
 use super::ring::RingsImage;
-use crate::registry::{Event, Identity, Loss, MemoryType, Rejection, Source};
+use crate::registry::{Event, Identity, Loss, MemoryType, Rejection, SlurmJob, Source};
 
 /// One thing that happened.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
@@ -82,6 +82,8 @@ pub(super) struct Birth {
     pub(super) cgroup: Option<String>,
     /// The id, the pod's, and whether it is settled that nobody knows names for it.
     pub(super) container: Option<(String, Option<String>, bool)>,
+    pub(super) ns_pid: Option<u32>,
+    pub(super) slurm: Option<SlurmJob>,
     pub(super) start_time_seconds: Option<f64>,
     pub(super) source: Source,
     pub(super) seen_ns: u64,

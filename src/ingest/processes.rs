@@ -1,7 +1,7 @@
 //! Which processes live: each is watched through its pidfd, and its memory is reclaimed when it ends.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use tracing::{debug, info};
 
 use super::containers::Containers;
 use super::diary::Diary;
+use super::exit::exit_of;
 use super::note::{Birth, Note};
 use super::peer::open_pidfd;
 use super::procfs::{ProcessFacts, start_ticks_of, ticks_to_ns, user_name};
@@ -26,7 +27,9 @@ use super::reporters::{ClientImage, ProcessClient, Reporters};
 use super::stream::watch;
 use super::throttle::Throttle;
 use crate::clock;
-use crate::registry::{Container, Identity, Process, ProcessInfo, ProcessMemory, Registry, Source, Time};
+use crate::registry::{
+    Container, Identity, MemoryType, Process, ProcessInfo, ProcessMemory, Registry, Source, Time,
+};
 
 /// How long after a process's end its sockets may still be read before what it holds is reclaimed. Its own sockets are at their
 /// end much sooner; one that it shared with a fork never is.
@@ -34,6 +37,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// More buffers than these are reclaimed on another thread: ten million take a tenth of a second.
 const BUFFERS_RECLAIMED_INLINE: u64 = 50_000;
+
+/// Looks at how a process ended, and the time between them: its parent may have something better to do than to ask.
+const EXIT_LOOKS: u32 = 20;
+const EXIT_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A process as it was seen, and all that is known about it at that moment.
 pub(super) struct Sighting<'a> {
@@ -129,6 +136,17 @@ impl Tracked {
         if let Some(pidfd) = &self.pidfd {
             // An error can only mean that the runtime is shutting down.
             let _ = pidfd.ready(Interest::READABLE).await;
+        }
+    }
+
+    /// How it ended, if the kernel tells before long.
+    async fn learn_exit(&self) {
+        let Some(pidfd) = &self.pidfd else { return };
+        for _ in 0..EXIT_LOOKS {
+            if let Some(exit) = exit_of(pidfd.get_ref()) {
+                return self.process.tell_exit(exit);
+            }
+            tokio::time::sleep(EXIT_INTERVAL).await;
         }
     }
 
@@ -254,6 +272,16 @@ impl Processes {
         self.live.lock().get(&pid).is_some_and(|tracked| !tracked.has_ended())
     }
 
+    /// The devices on which a live process of that pid holds memory.
+    pub(super) fn devices_of(&self, pid: u32) -> BTreeSet<u16> {
+        let tracked = self.live.lock().get(&pid).cloned();
+        let memory = tracked.map(|tracked| tracked.process.memory()).unwrap_or_default();
+        let held = memory.iter().filter(|memory| {
+            memory.memory_type != MemoryType::SystemMemory && memory.counters.usage_bytes() > 0
+        });
+        held.map(|memory| memory.device).collect()
+    }
+
     async fn watch_simulated(self: Arc<Self>, tracked: Arc<Tracked>) {
         loop {
             tracked.wait_for_sessions().await;
@@ -281,6 +309,8 @@ impl Processes {
             user: user_name(uid),
             cgroup: facts.cgroup.clone(),
             container: facts.cgroup.as_deref().and_then(|path| self.containers.of(path)),
+            ns_pid: facts.inner_pid(),
+            slurm: facts.slurm.clone(),
             start_time_seconds: facts.start_ticks.map(start_time_seconds),
             source,
         };
@@ -302,6 +332,8 @@ impl Processes {
             user: info.user,
             cgroup: info.cgroup,
             container,
+            ns_pid: info.ns_pid,
+            slurm: info.slurm,
             start_time_seconds: info.start_time_seconds,
             source: info.source,
             seen_ns,
@@ -378,8 +410,14 @@ impl Processes {
             // A panic in it ends the daemon.
             let _ = tokio::task::spawn_blocking(move || processes.end(&tracked)).await;
         }
+        self.forget(&tracked);
+        tracked.learn_exit().await;
+    }
+
+    /// Its pid may be somebody else's by now.
+    fn forget(&self, tracked: &Arc<Tracked>) {
         let mut live = self.live.lock();
-        if live.get(&tracked.process.pid()).is_some_and(|current| Arc::ptr_eq(current, &tracked)) {
+        if live.get(&tracked.process.pid()).is_some_and(|current| Arc::ptr_eq(current, tracked)) {
             live.remove(&tracked.process.pid());
         }
     }

@@ -10,18 +10,31 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::cgroup;
+use crate::registry::{SlurmJob, SlurmSource};
 
 /// Clock ticks per second in /proc, the same on every architecture that Linux runs on today.
 const TICKS_PER_SECOND: u64 = 100;
 /// A process can call itself anything; a label keeps this many characters, as many as tt-metal's own table has room for.
 const NAME_CHARS_MAX: usize = 64;
 
-/// Bytes read of one file: a process can make its command line as long as its memory.
-const FILE_BYTES_MAX: u64 = 16 * 1024;
+/// Bytes read of one file: a process can make its command line and its environment as long as its memory.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// How long a process's arguments may take.
 const ARGUMENTS_TIMEOUT: Duration = Duration::from_millis(50);
+/// What a process can name in its environment that is of interest here.
+const SLURM_JOB: &[&str] = &["SLURM_JOB_ID", "SLURM_JOBID"];
+const SLURM_STEP: &[&str] = &["SLURM_STEP_ID", "SLURM_STEPID"];
 /// Requests for arguments under way: more than threads that ask, so that only a stuck reader fills it.
 const ARGUMENT_REQUESTS_MAX: usize = 8;
+
+/// The files of one process that are read, by their names in /proc.
+pub(super) struct ProcessFiles<'a> {
+    pub(super) status: &'a str,
+    pub(super) stat: &'a str,
+    pub(super) comm: &'a str,
+    pub(super) cmdline: &'a str,
+    pub(super) cgroup: &'a str,
+}
 
 /// What is read once about a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +45,7 @@ pub(super) struct ProcessFacts {
     /// Its pid in each namespace from the daemon's inwards.
     pub(super) namespace_pids: Vec<u32>,
     pub(super) cgroup: Option<String>,
+    pub(super) slurm: Option<SlurmJob>,
 }
 
 impl ProcessFacts {
@@ -43,17 +57,31 @@ impl ProcessFacts {
 
     /// Reads them; a process's arguments are asked for only if it is worth it.
     fn read(pid: u32, arguments: &ArgumentsReader) -> ProcessFacts {
-        let status = read(pid, "status");
         let comm = read(pid, "comm");
-        let cmdline = if is_interpreter(&comm) { arguments.read(pid) } else { String::new() };
+        let cmdline = if is_interpreter(&comm) { arguments.read(pid, "cmdline") } else { String::new() };
+        let (status, stat, cgroup) = (read(pid, "status"), read(pid, "stat"), read(pid, "cgroup"));
+        let facts = ProcessFacts::parse(&ProcessFiles {
+            status: &status,
+            stat: &stat,
+            comm: &comm,
+            cmdline: &cmdline,
+            cgroup: &cgroup,
+        });
+        let named = || slurm_job(&arguments.read_environment(pid));
+        ProcessFacts { slurm: facts.slurm.clone().or_else(named), ..facts }
+    }
+
+    /// What the files say. Each may be missing, and then is empty.
+    pub(super) fn parse(files: &ProcessFiles<'_>) -> ProcessFacts {
         ProcessFacts {
-            name: process_name(&comm, &cmdline),
-            start_ticks: start_ticks(&read(pid, "stat")),
-            effective_uid: effective_uid(&status),
-            namespace_pids: status_field(&status, "NSpid:")
+            name: process_name(files.comm, files.cmdline),
+            start_ticks: start_ticks(files.stat),
+            effective_uid: effective_uid(files.status),
+            namespace_pids: status_field(files.status, "NSpid:")
                 .map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
                 .unwrap_or_default(),
-            cgroup: cgroup::path(&read(pid, "cgroup")).map(str::to_owned),
+            cgroup: cgroup::path(files.cgroup).map(str::to_owned),
+            slurm: cgroup::slurm_job(files.cgroup),
         }
     }
 
@@ -61,31 +89,44 @@ impl ProcessFacts {
     pub(super) fn is_in_own_namespace(&self) -> bool {
         self.namespace_pids.len() == 1
     }
+
+    /// Its pid as it knows it itself, where that is another namespace's than the daemon's.
+    pub(super) fn inner_pid(&self) -> Option<u32> {
+        self.namespace_pids.last().copied().filter(|_| self.namespace_pids.len() > 1)
+    }
 }
 
-/// Reads the arguments of processes on a thread of its own.
+/// Reads the arguments of processes, and their environment where that is wanted, on a thread of its own.
 ///
 /// The kernel takes them from the process's own memory, and a process can make that last for ever. Then names are shorter, and nothing
 /// else waits.
 pub(super) struct ArgumentsReader {
-    requests: SyncSender<(u32, Sender<String>)>,
+    requests: SyncSender<Request>,
+    reads_environment: bool,
 }
 
+/// Which file of which process, and for whom.
+type Request = (u32, &'static str, Sender<String>);
+
 impl ArgumentsReader {
-    pub(super) fn start() -> io::Result<ArgumentsReader> {
-        let (requests, received) = sync_channel::<(u32, Sender<String>)>(ARGUMENT_REQUESTS_MAX);
+    pub(super) fn start(reads_environment: bool) -> io::Result<ArgumentsReader> {
+        let (requests, received) = sync_channel::<Request>(ARGUMENT_REQUESTS_MAX);
         std::thread::Builder::new().name("ttmem-names".into()).spawn(move || {
-            for (pid, answer) in received {
+            for (pid, file, answer) in received {
                 // Whoever asked may have given up.
-                let _ = answer.send(read(pid, "cmdline"));
+                let _ = answer.send(read(pid, file));
             }
         })?;
-        Ok(ArgumentsReader { requests })
+        Ok(ArgumentsReader { requests, reads_environment })
     }
 
-    fn read(&self, pid: u32) -> String {
+    fn read_environment(&self, pid: u32) -> String {
+        if self.reads_environment { self.read(pid, "environ") } else { String::new() }
+    }
+
+    fn read(&self, pid: u32, file: &'static str) -> String {
         let (answer, answered) = channel();
-        match self.requests.try_send((pid, answer)) {
+        match self.requests.try_send((pid, file, answer)) {
             Ok(()) => answered.recv_timeout(ARGUMENTS_TIMEOUT).unwrap_or_default(),
             Err(_) => String::new(),
         }
@@ -157,6 +198,17 @@ fn process_name(comm: &str, cmdline: &str) -> Option<String> {
     Some(name.chars().take(NAME_CHARS_MAX).collect())
 }
 
+/// The Slurm job that an environment names. Anybody can write that; it is told as what it is.
+fn slurm_job(environment: &str) -> Option<SlurmJob> {
+    let value = |names: &[&str]| {
+        let mut variables = environment.split('\0').filter_map(|variable| variable.split_once('='));
+        variables.find(|(name, _)| names.contains(name)).map(|(_, value)| value)
+    };
+    let job_id = value(SLURM_JOB)?.parse().ok()?;
+    let step_id = value(SLURM_STEP).and_then(cgroup::slurm_step);
+    Some(SlurmJob { job_id, step_id, source: SlurmSource::Environment })
+}
+
 fn is_interpreter(comm: &str) -> bool {
     comm.starts_with("python")
 }
@@ -197,12 +249,38 @@ mod tests {
 
     #[test]
     fn this_process_is_found() {
-        let arguments = ArgumentsReader::start().expect("a thread");
+        let arguments = ArgumentsReader::start(true).expect("a thread");
         let facts = ProcessFacts::read(std::process::id(), &arguments);
         assert_eq!(facts.namespace_pids.first(), Some(&std::process::id()));
         assert!(facts.start_ticks.is_some() && facts.name.is_some() && facts.effective_uid.is_some());
-        assert!(arguments.read(std::process::id()).contains("ttmem"));
+        assert!(arguments.read(std::process::id(), "cmdline").contains("ttmem"));
         assert_eq!(ProcessFacts::read(u32::MAX, &arguments), ProcessFacts::default());
+    }
+
+    #[test]
+    fn an_environment_may_name_a_job() {
+        let check = |environment: &str, expected: Option<(u32, Option<&str>)>| {
+            let found = slurm_job(environment);
+            let told = found.as_ref().map(|job| (job.job_id, job.step_id.as_deref()));
+            assert_eq!(told, expected, "{environment:?}");
+        };
+        check("HOME=/root\0SLURM_JOB_ID=12\0SLURM_STEP_ID=0\0", Some((12, Some("0"))));
+        check("SLURM_JOBID=12\0", Some((12, None)));
+        check("SLURM_JOB_ID=12\0SLURM_STEP_ID=a\"b\0", Some((12, None)));
+        check("SLURM_JOB_ID=\0", None);
+        check("MY_SLURM_JOB_ID=12\0SLURM_JOB_ID\0", None);
+        check("", None);
+    }
+
+    #[test]
+    fn a_pid_of_another_namespace_is_the_innermost() {
+        let check = |namespace_pids: &[u32], expected: Option<u32>| {
+            let facts = ProcessFacts { namespace_pids: namespace_pids.to_vec(), ..ProcessFacts::default() };
+            assert_eq!(facts.inner_pid(), expected);
+        };
+        check(&[], None);
+        check(&[77], None);
+        check(&[77, 12, 1], Some(1));
     }
 
     #[test]

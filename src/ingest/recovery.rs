@@ -97,7 +97,8 @@ pub(super) fn recover(found: &Found, config: &Config) -> Result<State, RecoveryE
     let started_ns = found.checkpoint.as_ref().map_or(first.unwrap_or(0), |_| state.registry.started_ns());
     // Nothing runs on it: what is recorded has no sockets.
     let runtime = Builder::new_current_thread().enable_io().build()?;
-    let registry = Arc::new(Registry::new(started_ns));
+    // The same is refused as when it came.
+    let registry = Arc::new(Registry::new(started_ns).bounded(super::buffer_limits(config)));
     let quiet = Config { container_log_dir: None, ..config.clone() };
     let devices = Devices::new(Arc::clone(&registry));
     let handle = runtime.handle().clone();
@@ -444,6 +445,8 @@ impl World {
             user: birth.user.clone(),
             cgroup: birth.cgroup.clone(),
             container,
+            ns_pid: birth.ns_pid,
+            slurm: birth.slurm.clone(),
             start_time_seconds: birth.start_time_seconds,
             source: birth.source,
         };
@@ -461,6 +464,8 @@ impl World {
             user: super::procfs::user_name(uid),
             cgroup: facts.cgroup.clone(),
             container: None,
+            ns_pid: facts.inner_pid(),
+            slurm: facts.slurm.clone(),
             start_time_seconds: facts.start_ticks.map(super::processes::start_time_seconds),
             source: Source::Socket,
         };

@@ -29,7 +29,7 @@ impl Replay {
     /// A session in that layout, of a daemon with nothing configured.
     pub fn new(registry: Arc<Registry>, layout: Layout) -> io::Result<Replay> {
         let runtime = Builder::new_current_thread().enable_io().build()?;
-        let config = Config { container_log_dir: None, ..Config::default() };
+        let config = Config { container_log_dir: None, kubelet_pods_socket: None, ..Config::default() };
         let devices = Devices::new(Arc::clone(&registry));
         let (handle, diaries) = (runtime.handle().clone(), Diaries::default());
         let context = Context::new(&config, registry, devices, handle, diaries, Quiet::No)?;

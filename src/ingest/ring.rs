@@ -23,42 +23,51 @@ use ttmem_wire::{FrameError, Geometry, Header, RECORD_BYTES};
 use super::processes::{RingHold, Tracked};
 use super::stream::watch;
 use crate::mapping::Shared;
-
-/// Memory that the rings of one user's processes may take. A process that does not get any goes on with frames.
-const USER_BYTES_MAX: u64 = 1 << 30;
+use crate::registry::{Registry, RingRefusal};
 
 /// Between two looks at rings that have just been empty.
 const REST: Duration = Duration::from_millis(1);
 /// Looks in a row that find nothing before the reader sleeps: only then does a report cost its client a system call, to wake it.
 const RESTS_MAX: u32 = 20;
 
-/// How much memory the rings of each user take.
-#[derive(Default)]
+/// How much memory the rings of each user take, and how much they may.
 pub(super) struct RingMemory {
+    registry: Arc<Registry>,
+    user_bytes_max: u64,
     by_user: Mutex<HashMap<u32, u64>>,
 }
 
 /// Memory that is counted for a user.
-struct Grant {
+pub(super) struct Grant {
     memory: Arc<RingMemory>,
     uid: u32,
     bytes: u64,
 }
 
 impl RingMemory {
-    fn grant(self: &Arc<Self>, uid: u32, bytes: u64) -> Option<Grant> {
+    pub(super) fn new(registry: Arc<Registry>, user_bytes_max: u64) -> Arc<RingMemory> {
+        Arc::new(RingMemory { registry, user_bytes_max, by_user: Mutex::default() })
+    }
+
+    /// Memory for rings of one of the user's processes, if it may have so much.
+    pub(super) fn grant(self: &Arc<Self>, uid: u32, bytes: u64) -> Result<Grant, RingRefusal> {
+        if self.user_bytes_max == 0 {
+            return Err(RingRefusal::Off);
+        }
         let mut by_user = self.by_user.lock();
         let used = by_user.get(&uid).copied().unwrap_or(0);
-        if used + bytes > USER_BYTES_MAX {
-            return None;
+        if used + bytes > self.user_bytes_max {
+            return Err(RingRefusal::UserMemory);
         }
         by_user.insert(uid, used + bytes);
-        Some(Grant { memory: Arc::clone(self), uid, bytes })
+        self.registry.events().grant_rings(bytes);
+        Ok(Grant { memory: Arc::clone(self), uid, bytes })
     }
 }
 
 impl Drop for Grant {
     fn drop(&mut self) {
+        self.memory.registry.events().reclaim_rings(self.bytes);
         let mut by_user = self.memory.by_user.lock();
         if let Some(used) = by_user.get_mut(&self.uid) {
             *used -= self.bytes;
@@ -139,18 +148,12 @@ impl Rings {
     /// one entry of the journal, and fit into the smallest of its files.
     pub(super) const TURN_RECORDS: u64 = 4096;
 
-    /// Makes rings for a process; `None` where its user has as many as may be.
-    pub(super) fn new(
-        memory: &Arc<RingMemory>,
-        process: Arc<Tracked>,
-        uid: u32,
-        geometry: Geometry,
-    ) -> io::Result<Option<Rings>> {
-        let Some(grant) = memory.grant(uid, geometry.bytes()) else { return Ok(None) };
+    /// Makes rings for a process out of what its user has been granted.
+    pub(super) fn new(grant: Grant, process: &Arc<Tracked>, geometry: Geometry) -> io::Result<Rings> {
         let memory = Shared::create_for_both("ttmem-rings", geometry.words() * size_of::<u64>())?;
         ring::initialise(memory.words(), geometry);
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Rings::of(memory, wake, &RingsImage::fresh(geometry), geometry, process, grant).map(Some)
+        Rings::of(memory, wake, &RingsImage::fresh(geometry), geometry, Arc::clone(process), grant)
     }
 
     /// Rings that a daemon before this one has made, and where it was in them.
@@ -166,7 +169,8 @@ impl Rings {
         let geometry =
             geometry.ok_or_else(|| io::Error::other("what is known of the rings contradicts itself"))?;
         let grant = memory.grant(uid, geometry.bytes());
-        let grant = grant.ok_or_else(|| io::Error::other("the user has too many rings"))?;
+        let grant =
+            grant.map_err(|refusal| io::Error::other(format!("rings are refused: {}", refusal.name())))?;
         let memory = Shared::adopt(rings, geometry.words() * size_of::<u64>())?;
         ring::wake(memory.words());
         let rings = Rings::of(memory, wake, image, geometry, process, grant)?;
@@ -182,6 +186,7 @@ impl Rings {
         process: Arc<Tracked>,
         grant: Grant,
     ) -> io::Result<Rings> {
+        let hold = process.hold();
         let places = (0..).zip(image.heads.iter().zip(&image.losts));
         let consumers = places.map(|(ring, (head, lost))| Consumer::resume(geometry, ring, *head, *lost));
         Ok(Rings {
@@ -190,7 +195,7 @@ impl Rings {
             memory,
             wake: watch(wake, Interest::READABLE)?,
             pace: Pace::Reading { rests: 0 },
-            _hold: process.hold(),
+            _hold: hold,
             end: Box::pin(async move { process.wait_for_end().await }),
             copied: Vec::new(),
             _grant: grant,

@@ -166,8 +166,18 @@ impl Session {
         Ok(step)
     }
 
-    /// Sends what has been answered.
+    /// Sends what has been answered. A peer that hears no more may have reported before it went: its end is told by reading.
     async fn reply(&mut self) -> Result<(), Fault> {
+        match self.send_replies().await {
+            Err(Fault::Io(error)) if is_gone(&error) => {
+                self.conversation.out.clear();
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
+
+    async fn send_replies(&mut self) -> Result<(), Fault> {
         while !self.conversation.out.is_empty() {
             let written = self.stream.write(&self.conversation.out, &self.diary).await?;
             self.conversation.out.drain(..written);
@@ -180,10 +190,12 @@ impl Session {
 
     /// The socket before the rings: whatever comes over it, the rings are read first.
     fn poll_read(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<Step, Fault>> {
-        if let Poll::Ready(step) =
-            self.take_in(|stream, space, diary, time| stream.poll_read(task, space, diary, time))
-        {
-            return Poll::Ready(step);
+        loop {
+            match self.take_in(|stream, space, diary, time| stream.poll_read(task, space, diary, time)) {
+                Poll::Ready(Ok(Step::Continue)) if self.is_answered() => {}
+                Poll::Ready(step) => return Poll::Ready(step),
+                Poll::Pending => break,
+            }
         }
         let Some(rings) = &mut self.rings else { return Poll::Pending };
         match ready!(rings.poll(task, self.conversation.is_switched()))? {
@@ -193,6 +205,21 @@ impl Session {
                 Poll::Ready(Ok(Step::More))
             }
         }
+    }
+
+    /// Whether there is nothing to do but to read again. What has been answered is sent, if it fits: going round through the session's
+    /// loop for it would cost a question more than answering it does.
+    fn is_answered(&mut self) -> bool {
+        let conversation = &mut self.conversation;
+        if !conversation.is_detected() || conversation.is_asked() {
+            return false;
+        }
+        if !conversation.out.is_empty() {
+            // What goes wrong here goes wrong again where it is dealt with.
+            let written = self.stream.try_write(&conversation.out, &self.diary).unwrap_or(0);
+            conversation.out.drain(..written);
+        }
+        conversation.out.is_empty()
     }
 
     /// One read into this thread's buffer, and what follows from it.
@@ -272,7 +299,12 @@ impl Session {
     }
 }
 
+/// Whether the peer's socket is closed.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
 fn now() -> Time {
-    let (monotonic_ns, unix_ns) = clock::now();
+    let (monotonic_ns, unix_ns) = clock::now_by_monotonic();
     Time { monotonic_ns, unix_ns }
 }

@@ -23,6 +23,13 @@ pub struct ContainerNames {
     pub container: String,
 }
 
+impl ContainerNames {
+    /// Whether none of them is missing.
+    pub fn is_whole(&self) -> bool {
+        ![&self.namespace, &self.pod, &self.container].iter().any(|name| name.is_empty())
+    }
+}
+
 /// A container, as far as its control group and whoever knows its names tell.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Container {
@@ -276,6 +283,8 @@ mod tests {
             user: "root".into(),
             cgroup: None,
             container: Some(Arc::clone(container)),
+            ns_pid: None,
+            slurm: None,
             start_time_seconds: None,
             source: Source::Socket,
         };

@@ -89,6 +89,19 @@ pub struct DeviceInfo {
     pub firmware: Option<String>,
     /// Who holds it open and reports nothing; `None` where the driver does not tell.
     pub untracked: Option<Untracked>,
+    /// The kernel driver's number of its card.
+    pub card: Option<u16>,
+    /// Who means another card by this device's number; `None` where the driver does not tell.
+    pub renumbered: Option<Vec<Renumbered>>,
+}
+
+/// A process to which a device's number is another card.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Renumbered {
+    /// Its process id.
+    pub pid: u32,
+    /// The kernel driver's number of the only card that it holds open.
+    pub card: u16,
 }
 
 /// Processes that hold a device open and report nothing.
@@ -183,6 +196,12 @@ impl Device {
         };
         description.write(self.place.row());
         self.info.store(Arc::new(info));
+    }
+
+    /// Bytes in use, by memory type: what a query asks for.
+    pub fn usage_bytes(&self) -> [u64; MemoryType::COUNT] {
+        let row = self.place.row();
+        std::array::from_fn(|index| MemoryFigures::of(row, index).usage_bytes.load(Relaxed))
     }
 
     /// Its memory of one type.

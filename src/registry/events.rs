@@ -62,6 +62,10 @@ labels! {
         TraceContext => "trace_context",
         /// An allocation found no room.
         AllocationFailed => "allocation_failed",
+        /// A client told what a device has.
+        Capacity => "capacity",
+        /// A client told what keeps it from telling everything.
+        Note => "note",
     }
 }
 
@@ -94,18 +98,26 @@ labels! {
         ProcessEnded => "process_ended",
         /// The process has as many buffers as it may.
         TooManyBuffers => "too_many_buffers",
+        /// The processes of one user have as many buffers as they may have together.
+        UserBuffersMax => "user_buffers_max",
+        /// All processes together have as many buffers as they may.
+        BuffersMax => "buffers_max",
         /// A process id that the kernel does not bear out: the message was counted for the sender instead.
         ClaimedPid => "claimed_pid",
         /// A client whose pid namespace the daemon cannot see.
         HiddenPeer => "hidden_peer",
         /// A connection above the configured number of clients.
         ClientsMax => "clients_max",
+        /// A connection above the number of clients that one user may have.
+        UserClientsMax => "user_clients_max",
         /// A shared-memory region that is not of a known version or size.
         Region => "region",
         /// A trace context with an id of zeros, or another one than spans are in already.
         TraceContext => "trace_context",
         /// A ring whose writer claims more than it holds; the connection is closed.
         Ring => "ring",
+        /// A capacity that cannot be the device's.
+        Capacity => "capacity",
     }
 }
 
@@ -142,6 +154,20 @@ labels! {
 }
 
 labels! {
+    /// Why a client that asked for rings got none, and goes on with frames.
+    RingRefusal {
+        /// The configuration grants none.
+        Off => "off",
+        /// With them, the rings of its user's processes would take more memory than is configured.
+        UserMemory => "user_memory",
+        /// The daemon had too little memory or too few files.
+        Unavailable => "unavailable",
+        /// Its process has ended, or is one of a simulation: nothing would tell when its rings can go.
+        Unwatched => "unwatched",
+    }
+}
+
+labels! {
     /// The frame size that a connection speaks.
     ConnectionLayout {
         /// Not known yet.
@@ -164,6 +190,26 @@ pub struct EventCounters {
     connections: [AtomicU64; ConnectionLayout::ALL.len()],
     omitted: [AtomicU64; Omission::ALL.len()],
     ring_connections: AtomicU64,
+    ring_memory_bytes: AtomicU64,
+    ring_refusals: [AtomicU64; RingRefusal::ALL.len()],
+}
+
+/// Messages counted by one session, to be added to the counters together: one atomic operation for each kind instead of for each message.
+#[derive(Debug, Default)]
+pub struct EventTally {
+    counts: [u64; Event::ALL.len()],
+    /// A bit for each kind that has any.
+    noted: u32,
+}
+
+const _: () = assert!(Event::ALL.len() <= u32::BITS as usize);
+
+impl EventTally {
+    /// Counts a message.
+    pub fn note(&mut self, event: Event) {
+        self.counts[event as usize] += 1;
+        self.noted |= 1 << event as usize;
+    }
 }
 
 impl Default for EventCounters {
@@ -175,11 +221,22 @@ impl Default for EventCounters {
             connections: [const { AtomicU64::new(0) }; _],
             omitted: [const { AtomicU64::new(0) }; _],
             ring_connections: AtomicU64::new(0),
+            ring_memory_bytes: AtomicU64::new(0),
+            ring_refusals: [const { AtomicU64::new(0) }; _],
         }
     }
 }
 
 impl EventCounters {
+    /// Adds messages that were counted elsewhere, and forgets them there.
+    pub fn absorb(&self, tally: &mut EventTally) {
+        while tally.noted != 0 {
+            let event = tally.noted.trailing_zeros() as usize;
+            tally.noted &= tally.noted - 1;
+            self.events[event].fetch_add(std::mem::take(&mut tally.counts[event]), Relaxed);
+        }
+    }
+
     /// Counts messages.
     pub fn count(&self, event: Event, messages: u64) {
         self.events[event as usize].fetch_add(messages, Relaxed);
@@ -225,6 +282,21 @@ impl EventCounters {
         self.ring_connections.fetch_sub(1, Relaxed);
     }
 
+    /// Rings take so many bytes more.
+    pub fn grant_rings(&self, bytes: u64) {
+        self.ring_memory_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Rings that took so many bytes are gone.
+    pub fn reclaim_rings(&self, bytes: u64) {
+        self.ring_memory_bytes.fetch_sub(bytes, Relaxed);
+    }
+
+    /// A client that asked for rings got none.
+    pub fn refuse_rings(&self, refusal: RingRefusal) {
+        self.ring_refusals[refusal as usize].fetch_add(1, Relaxed);
+    }
+
     /// Sets counters to what a stored snapshot says. One that this version does not have is nobody's.
     pub(super) fn restore(&self, stored: &[Vec<(String, u64)>; 4]) {
         let [events, rejected, lost, omitted] = stored;
@@ -242,6 +314,8 @@ impl EventCounters {
             connections: rows(ConnectionLayout::ALL, &self.connections, ConnectionLayout::name),
             omitted: rows(Omission::ALL, &self.omitted, Omission::name),
             ring_connections: [(ConnectionLayout::Bytes144.name(), self.ring_connections.load(Relaxed))],
+            ring_memory_bytes: [("", self.ring_memory_bytes.load(Relaxed))],
+            ring_refusals: rows(RingRefusal::ALL, &self.ring_refusals, RingRefusal::name),
         }
     }
 }
@@ -278,4 +352,8 @@ pub struct EventSnapshot {
     pub omitted: Vec<(&'static str, u64)>,
     /// Open connections whose reports come through rings, by layout: only the largest frame can ask for them.
     pub ring_connections: [(&'static str, u64); 1],
+    /// Memory that rings take, in all.
+    pub ring_memory_bytes: [(&'static str, u64); 1],
+    /// Clients that asked for rings and got none, by reason.
+    pub ring_refusals: Vec<(&'static str, u64)>,
 }

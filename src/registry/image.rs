@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::container::EndedContainers;
 use super::{
     Births, Container, ContainerNames, Counters, Identity, MemoryType, Process, ProcessInfo, Registry,
-    Source, TraceContext, World,
+    SlurmJob, Source, TraceContext, World,
 };
 
 /// The whole registry.
@@ -87,6 +87,8 @@ struct InfoImage {
     user: String,
     cgroup: Option<String>,
     container: Option<u32>,
+    ns_pid: Option<u32>,
+    slurm: Option<SlurmJob>,
     start_time_seconds: Option<f64>,
     source: Source,
 }
@@ -220,6 +222,7 @@ impl Registry {
             }
         }
         let (retired, ended_containers) = (Arc::new(retired), Arc::new(ended_containers));
+        let processes = processes.into_iter().collect();
         self.world.store(Arc::new(World { processes, retired, ended_containers }));
         Ok(())
     }
@@ -231,10 +234,13 @@ impl Registry {
         find: &mut impl FnMut(u32, Option<&str>) -> Result<Arc<Container>, ImageError>,
     ) -> Result<Arc<Process>, ImageError> {
         let ProcessImage { identity, info, serial, first_seen_ns, ended_ns, trace, ledger } = stored;
-        let InfoImage { name, uid, user, cgroup, container, start_time_seconds, source } = info;
+        let InfoImage { name, uid, user, cgroup, container, ns_pid, slurm, start_time_seconds, source } =
+            info;
         let container = container.map(|number| find(number, cgroup.as_deref())).transpose()?;
-        let info = ProcessInfo { name, uid, user, cgroup, container, start_time_seconds, source };
-        let process = Arc::new(Process::new(identity, info, serial, first_seen_ns, self.telling()));
+        let info =
+            ProcessInfo { name, uid, user, cgroup, container, ns_pid, slurm, start_time_seconds, source };
+        let empty = self.new_ledger(uid);
+        let process = Arc::new(Process::new(identity, info, serial, first_seen_ns, empty));
         if let Some((trace_id, parent_id, flags)) = trace {
             process.join_trace(TraceContext { trace_id, parent_id, flags });
         }
@@ -258,6 +264,8 @@ fn process_image(process: &Arc<Process>, containers: &mut ContainerList) -> Proc
             user: info.user.clone(),
             cgroup: info.cgroup.clone(),
             container: info.container.as_ref().map(|container| containers.number(container)),
+            ns_pid: info.ns_pid,
+            slurm: info.slurm.clone(),
             start_time_seconds: info.start_time_seconds,
             source: info.source,
         },

@@ -18,8 +18,9 @@ use super::feed::{AllocationFailure, Ending, Occurrence};
 use super::histogram::{Observations, Scale};
 use super::process::TraceContext;
 use super::reporter::{Reporter, Reporters};
+use super::room::Room;
 use super::telling::{End, Release, Telling};
-use super::{Cell, Counters, KernelKind, KernelTally, MemoryType, Orphaned, Process, Registry};
+use super::{Cell, Counters, KernelKind, KernelTally, MemoryType, Moment, Orphaned, Process, Registry};
 
 mod renewal;
 
@@ -47,6 +48,10 @@ pub enum Refusal {
     ProcessEnded,
     /// The process has as many live buffers as one process may have.
     TooManyBuffers,
+    /// The processes of its user have as many live buffers as those of one user may have together.
+    UserBuffersMax,
+    /// All processes together have as many live buffers as there may be.
+    BuffersMax,
     /// Spans of the process are already in another trace.
     OtherTrace,
 }
@@ -117,9 +122,9 @@ impl Default for Noted {
 }
 
 /// The mutable state of one process.
-#[derive(Default)]
 pub(super) struct Ledger {
     buffers: Buffers,
+    room: Room,
     cells: Vec<LedgerCell>,
     /// The cell of each memory type, by device index.
     cell_by_device: Vec<[u16; MemoryType::COUNT]>,
@@ -136,8 +141,20 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(telling: Option<Telling>) -> Self {
-        Self { telling: telling.map(Box::new), ..Self::default() }
+    pub(super) fn new(telling: Option<Telling>, room: Room) -> Self {
+        Self {
+            buffers: Buffers::default(),
+            room,
+            cells: Vec::new(),
+            cell_by_device: Vec::new(),
+            by_size: BySize::default(),
+            reporters: Reporters::default(),
+            dirty: Vec::new(),
+            noted: Noted::default(),
+            empty_in_region: Vec::new(),
+            telling: telling.map(Box::new),
+            has_ended: false,
+        }
     }
 
     fn existing_cell(&self, device: u16, memory_type: MemoryType) -> Option<u16> {
@@ -173,6 +190,7 @@ impl Ledger {
 
     fn publish(&mut self, now_ns: u64) {
         self.observe();
+        self.room.shrink(self.buffers.len());
         for cell in self.dirty.drain(..) {
             let cell = &mut self.cells[usize::from(cell)];
             let oldest_ns = self.buffers.oldest(&cell.buffers).map(|record| record.allocated_ns);
@@ -247,8 +265,9 @@ impl<'a> Batch<'a> {
             }
             self.release(slot, End::Replaced);
             outcome = Allocated::Replaced;
-        } else if self.ledger.buffers.len() >= PROCESS_BUFFERS_MAX {
-            return Err(Refusal::TooManyBuffers);
+        } else {
+            let live = self.ledger.buffers.len();
+            self.ledger.room.grow(live)?;
         }
         let cell = self.cell(device, memory_type);
         self.grow(cell, size_bytes)?;
@@ -364,6 +383,7 @@ impl<'a> Batch<'a> {
         check_size(failure.requested_bytes)?;
         self.cell(failure.device, failure.memory_type);
         self.registry.device(failure.device).memory(failure.memory_type).fail(&failure);
+        self.registry.note(|| Moment::Failed(Arc::clone(self.process), failure));
         self.registry.tell(|| Occurrence::Failed(Arc::clone(self.process), failure));
         Ok(())
     }
@@ -415,6 +435,7 @@ impl<'a> Batch<'a> {
         }
         self.ledger.buffers.clear();
         self.ledger.by_size.clear();
+        self.ledger.room.close();
         self.ledger.has_ended = true;
         true
     }

@@ -68,8 +68,7 @@ impl Registry {
     ) -> BufferPage {
         let world = self.world();
         let mut buffers = Vec::new();
-        let first = world.processes.partition_point(|process| process.serial() < cursor.process);
-        for process in &world.processes[first..] {
+        for process in world.processes.since(cursor.process) {
             if process.serial() != cursor.process {
                 cursor = Cursor { process: process.serial(), slot: 0 };
             }

@@ -1,118 +1,33 @@
 //! The METRICS table: the one place that says which metrics there are. Every format, the documentation and the tests are made from it.
-//!
 //! A row holds what a person reads (name, help, unit), what a machine needs (type, labels, OpenTelemetry name) and where its samples come
 //! from in a [`Snapshot`]. Adding a metric is adding a row here, and the increment that feeds it.
 
 pub mod daemon;
+mod row;
 
-use super::{
-    ContainerMemory, DeviceSnapshot, Exemplar, FailureReason, HistogramSnapshot, MemorySnapshot,
-    ProcessMemory, ProcessSnapshot, Reported, Snapshot,
-};
+use super::{MemorySnapshot, ProcessMemory, Reported};
 
-/// One metric family.
-#[derive(Debug)]
-pub struct Metric {
-    /// Its name in Prometheus, unit and `_total` included.
-    pub name: &'static str,
-    /// Its type.
-    pub kind: Kind,
-    /// Its unit in OpenTelemetry's spelling (UCUM).
-    pub unit: &'static str,
-    /// The names of its labels.
-    pub labels: &'static [&'static str],
-    /// What it says.
-    pub help: &'static str,
-    /// Its name in OpenTelemetry; `None` where it is a resource attribute or is not exported.
-    pub opentelemetry: Option<&'static str>,
-    /// Where its samples come from.
-    pub samples: Samples,
-}
-
-/// A metric's type.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// Goes up and down.
-    Gauge,
-    /// Only goes up.
-    Counter,
-    /// Counts observations in buckets.
-    Histogram,
-}
-
-impl Kind {
-    /// The type's name in Prometheus.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Kind::Gauge => "gauge",
-            Kind::Counter => "counter",
-            Kind::Histogram => "histogram",
-        }
-    }
-}
-
-/// A sample's value.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Value {
-    /// A count or a number of bytes.
-    Unsigned(u64),
-    /// A difference.
-    Signed(i64),
-    /// Seconds.
-    Float(f64),
-}
-
-/// Label values with a number, for families that have few series.
-pub type Rows<'a> = &'a [(&'static str, u64)];
-
-/// How a metric's samples are read. Each variant stands for a set of labels; `None` means that there is no sample.
-#[derive(Clone, Copy, Debug)]
-pub enum Samples {
-    /// Per device and memory type.
-    Memory(fn(&MemorySnapshot) -> Option<Value>),
-    /// The same for a counter of allocations, with what one of them added to it: the last one with a span is its exemplar.
-    Allocations(fn(&MemorySnapshot) -> Option<Value>, fn(&Exemplar) -> f64),
-    /// Per device and memory type, a distribution.
-    MemoryHistogram(fn(&MemorySnapshot) -> Option<&HistogramSnapshot>),
-    /// Per device, memory type and reason of a failure.
-    Failures(fn(&MemorySnapshot) -> Option<[u64; FailureReason::ALL.len()]>),
-    /// Per device, memory type and other source.
-    Drift(fn(&MemorySnapshot) -> Option<Value>),
-    /// Per device.
-    Device(fn(&DeviceSnapshot) -> Option<Value>),
-    /// Always 1, with what is known about a device as labels.
-    DeviceInfo,
-    /// Per process, device and memory type.
-    ProcessMemory(fn(&ProcessMemory) -> Option<Value>),
-    /// Per process.
-    Process(fn(&ProcessSnapshot) -> Option<Value>),
-    /// Always 1, with what is known about a process as labels.
-    ProcessInfo,
-    /// Per device: the number of processes without series of their own, known only to the encoder.
-    Suppressed,
-    /// Per device and memory type: what those processes hold.
-    SuppressedMemory,
-    /// Per container, device and memory type.
-    ContainerMemory(fn(&ContainerMemory) -> Option<Value>),
-    /// One label with a fixed set of values.
-    Rows(fn(&Snapshot) -> Rows<'_>),
-    /// Open connections: one row for each layout, over each transport.
-    Connections(&'static [Transport]),
-    /// The number of series of each scope in the same exposition: known only to the encoder.
-    Series,
-    /// About the daemon itself, which keeps the value outside the registry.
-    Daemon,
-}
-
-/// A way in which reports come, and the rows of the connections that use it.
-pub type Transport = (&'static str, fn(&Snapshot) -> Rows<'_>);
+pub use row::{Kind, LabelledRow, Metric, Rows, Samples, Transport, Value};
 
 const D: &[&str] = &["device", "memory_type"];
 const P: &[&str] = &["device", "memory_type", "pid", "process"];
 const K: &[&str] = &["device", "memory_type", "k8s_namespace_name", "k8s_pod_name", "k8s_container_name"];
 
 /// Every metric, in the order of the exposition.
-pub const METRICS: &[Metric] = &[
+pub const METRICS: &[Metric] = &{
+    let mut metrics = [OF_REGISTRY[0]; OF_REGISTRY.len() + daemon::METRICS.len()];
+    let mut number = 0;
+    while number < metrics.len() {
+        let is_first = number < OF_REGISTRY.len();
+        metrics[number] =
+            if is_first { OF_REGISTRY[number] } else { daemon::METRICS[number - OF_REGISTRY.len()] };
+        number += 1;
+    }
+    metrics
+};
+
+/// Those whose samples are in a snapshot, and what is known about the daemon.
+const OF_REGISTRY: &[Metric] = &[
     Metric {
         name: daemon::BUILD_INFO,
         kind: Kind::Gauge,
@@ -277,6 +192,17 @@ pub const METRICS: &[Metric] = &[
         }),
     },
     Metric {
+        name: "ttmem_device_renumbered_processes",
+        kind: Kind::Gauge,
+        unit: "{process}",
+        labels: &["device"],
+        help: "Processes that mean another card by this number, as far as it is certain; absent where the kernel driver does not tell.",
+        opentelemetry: Some("tenstorrent.process.renumbered"),
+        samples: Samples::Device(|device| {
+            device.info.renumbered.as_ref().map(|renumbered| Value::Unsigned(renumbered.len() as u64))
+        }),
+    },
+    Metric {
         name: "ttmem_device_orphaned_bytes_total",
         kind: Kind::Counter,
         unit: "By",
@@ -362,6 +288,8 @@ pub const METRICS: &[Metric] = &[
             "k8s_container_name",
             "k8s_pod_uid",
             "container_id",
+            "slurm_job_id",
+            "slurm_step_id",
         ],
         help: "What is known about a process; source is how it was first heard of, and a label is empty where nothing tells.",
         opentelemetry: Some("tenstorrent.process.info"),
@@ -413,6 +341,44 @@ pub const METRICS: &[Metric] = &[
         samples: Samples::ContainerMemory(|memory| memory.byte_seconds.map(Value::Float)),
     },
     Metric {
+        name: "ttmem_container_assigned_devices",
+        kind: Kind::Gauge,
+        unit: "{device}",
+        labels: &["k8s_namespace_name", "k8s_pod_name", "k8s_container_name", "resource"],
+        help: "Devices that the kubelet gave to a container, used or not; absent where its pod-resources API does not tell.",
+        opentelemetry: Some("tenstorrent.container.device.assigned"),
+        samples: Samples::Containers(|snapshot| snapshot.kubelet.assigned_rows()),
+    },
+    Metric {
+        name: "ttmem_kubelet_sync_last_success_timestamp_seconds",
+        kind: Kind::Gauge,
+        unit: "s",
+        labels: &["source"],
+        help: "Time since the epoch at which the kubelet last told what it was asked for; absent until it does.",
+        opentelemetry: Some("tenstorrent.kubelet.sync.last_success"),
+        samples: Samples::Labelled(|snapshot| snapshot.kubelet.rows(|source| source.last_success_unix_ns)),
+    },
+    Metric {
+        name: "ttmem_kubelet_sync_duration_seconds",
+        kind: Kind::Gauge,
+        unit: "s",
+        labels: &["source"],
+        help: "Time that the kubelet's last answer took.",
+        opentelemetry: Some("tenstorrent.kubelet.sync.duration"),
+        samples: Samples::Labelled(|snapshot| {
+            snapshot.kubelet.rows(|source| source.last_success_unix_ns.map(|_| source.duration_ns))
+        }),
+    },
+    Metric {
+        name: "ttmem_kubelet_sync_failures_total",
+        kind: Kind::Counter,
+        unit: "{failure}",
+        labels: &["source", "reason"],
+        help: "Times that the kubelet did not tell what it was asked for; absent on a host without a kubelet.",
+        opentelemetry: Some("tenstorrent.kubelet.sync.failures"),
+        samples: Samples::Labelled(|snapshot| snapshot.kubelet.failure_rows()),
+    },
+    Metric {
         name: "ttmem_events_total",
         kind: Kind::Counter,
         unit: "{event}",
@@ -461,6 +427,24 @@ pub const METRICS: &[Metric] = &[
         ]),
     },
     Metric {
+        name: "ttmem_ring_memory_bytes",
+        kind: Kind::Gauge,
+        unit: "By",
+        labels: &[],
+        help: "Memory of the host that the rings take in which clients report.",
+        opentelemetry: Some("tenstorrent.client.ring.memory"),
+        samples: Samples::Rows(|snapshot| &snapshot.events.ring_memory_bytes),
+    },
+    Metric {
+        name: "ttmem_ring_refusals_total",
+        kind: Kind::Counter,
+        unit: "{request}",
+        labels: &["reason"],
+        help: "Requests for rings that were not granted: off, user_memory by the configuration; their clients report in frames.",
+        opentelemetry: Some("tenstorrent.client.ring.refusals"),
+        samples: Samples::Rows(|snapshot| &snapshot.events.ring_refusals),
+    },
+    Metric {
         name: "ttmem_series",
         kind: Kind::Gauge,
         unit: "{series}",
@@ -469,112 +453,7 @@ pub const METRICS: &[Metric] = &[
         opentelemetry: None,
         samples: Samples::Series,
     },
-    of_daemon(daemon::SCRAPE_DURATION, Kind::Gauge, "s", "Time that the previous scrape took to answer."),
-    of_daemon(
-        daemon::RELOAD_SUCCESSFUL,
-        Kind::Gauge,
-        "1",
-        "Whether the configuration was accepted when it was last read.",
-    ),
-    of_daemon(
-        daemon::RELOAD_TIME,
-        Kind::Gauge,
-        "s",
-        "Time since the epoch at which a configuration was last accepted.",
-    ),
-    Metric {
-        name: daemon::OTLP_EXPORTED,
-        kind: Kind::Counter,
-        unit: "{item}",
-        labels: &["signal"],
-        help: "Spans, data points and log records that the collector has accepted; absent while OTLP is off.",
-        opentelemetry: Some("otel.sdk.exporter.{item}.exported"),
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::OTLP_DROPPED,
-        kind: Kind::Counter,
-        unit: "{item}",
-        labels: &["signal", "reason"],
-        help: "Spans, data points and log records that were given up; absent while OTLP is off.",
-        opentelemetry: Some("otel.sdk.exporter.{item}.exported"),
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::OTLP_FAILURES,
-        kind: Kind::Counter,
-        unit: "{request}",
-        labels: &["signal", "reason"],
-        help: "Requests that failed; most are tried again. Absent while OTLP is off.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::OTLP_QUEUE_ITEMS,
-        kind: Kind::Gauge,
-        unit: "{item}",
-        labels: &["signal"],
-        help: "Spans, data points and log records that wait or are on their way; absent while OTLP is off.",
-        opentelemetry: Some("otel.sdk.exporter.{item}.inflight"),
-        samples: Samples::Daemon,
-    },
-    Metric {
-        name: daemon::OTLP_QUEUE_BYTES,
-        kind: Kind::Gauge,
-        unit: "By",
-        labels: &["signal"],
-        help: "Memory that they take, estimated; absent while OTLP is off.",
-        opentelemetry: None,
-        samples: Samples::Daemon,
-    },
-    of_daemon(
-        daemon::STATE_KEPT,
-        Kind::Gauge,
-        "1",
-        "Whether what is known outlives the daemon, as state_dir wants; absent without one.",
-    ),
-    of_daemon(
-        daemon::STATE_JOURNAL_BYTES,
-        Kind::Gauge,
-        "By",
-        "Journal that no checkpoint has yet; absent without a state_dir.",
-    ),
-    of_daemon(
-        daemon::STATE_CHECKPOINT_BYTES,
-        Kind::Gauge,
-        "By",
-        "The last checkpoint's size; absent without a state_dir.",
-    ),
-    of_daemon(
-        daemon::STATE_CHECKPOINT_DURATION,
-        Kind::Gauge,
-        "s",
-        "Time that the last checkpoint took to make, beside everything else; absent without a state_dir.",
-    ),
-    of_daemon(
-        daemon::STATE_CHECKPOINT_TIME,
-        Kind::Gauge,
-        "s",
-        "Time since the epoch at which the last checkpoint was made, 0 before the first; absent without a state_dir.",
-    ),
-    of_daemon(
-        daemon::STATE_FAILURES,
-        Kind::Counter,
-        "{checkpoint}",
-        "Checkpoints that could not be made; absent without a state_dir.",
-    ),
-    of_daemon(
-        daemon::STATE_DAMAGED,
-        Kind::Counter,
-        "{file}",
-        "Files of the state directory that could not be believed at the start, whole or in part; absent without one.",
-    ),
 ];
-
-/// A row without labels that the daemon keeps about itself.
-const fn of_daemon(name: &'static str, kind: Kind, unit: &'static str, help: &'static str) -> Metric {
-    Metric { name, kind, unit, labels: &[], help, opentelemetry: None, samples: Samples::Daemon }
-}
 
 /// The row of that name.
 pub fn metric(name: &str) -> Option<&'static Metric> {
@@ -603,7 +482,7 @@ mod tests {
              Generated from the METRICS table in `src/registry/metrics.rs`; `UPDATE_GOLDEN=1 cargo test --lib metrics` writes it again.\n\n\
              Units are UCUM's: By is bytes, s seconds, `{x}` a count of x. Memory types: dram, l1, l1_small, trace, cb, kernel and\n\
              system_memory, disjoint, so that sums over them are valid. A device that is known and empty says 0 for the first four; the\n\
-             others appear once something has reported them. `source` is socket or shm. `device` is the index that clients use.\n\n\
+             others appear once something has reported them. A process's `source` is socket or shm. `device` is the index that clients use.\n\n\
              | Metric | Type | Unit | Labels | What it says | OpenTelemetry |\n|---|---|---|---|---|---|\n",
         );
         for Metric { name, kind, unit, labels, help, opentelemetry, .. } in METRICS {

@@ -14,13 +14,18 @@ mod by_size;
 mod cell;
 mod container;
 mod device;
+mod exit;
 mod index;
 mod kernel;
+mod kubelet;
 mod ledger;
 mod page;
 mod process;
 mod reporter;
+mod roll;
+mod room;
 
+mod chronicle;
 mod feed;
 mod telling;
 
@@ -33,31 +38,43 @@ mod suspicion;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use chronicle::Chronicle;
 use container::EndedContainers;
 use feed::Feed;
+use ledger::Ledger;
 use parking_lot::Mutex;
+use roll::Roll;
+use room::{Room, Rooms};
 use telling::Telling;
 
 pub use cell::{Cell, Counters};
 pub use census::{CENSUS_AGES, CensusClass, Held, SizeClass, census_age_ns};
+pub use chronicle::{CHRONICLE_MOMENTS_MAX, Moment};
 pub use container::{Container, ContainerMemory, ContainerNames, ContainerSnapshot};
-pub use device::{Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Untracked, UntrackedProcess};
-pub use events::{ConnectionLayout, Event, EventCounters, EventSnapshot, Loss, Omission, Rejection};
+pub use device::{
+    Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Renumbered, Untracked, UntrackedProcess,
+};
+pub use events::{
+    ConnectionLayout, Event, EventCounters, EventSnapshot, EventTally, Loss, Omission, Rejection, RingRefusal,
+};
 pub use exemplars::{Exemplar, Exemplars, PlaceExemplars};
+pub use exit::Exit;
 pub use feed::{AllocationFailure, Ending, FEED_OCCURRENCES_MAX, FailureReason, Occurrence, RejectedPeer};
 pub use histogram::{HistogramSnapshot, Scale};
 pub use image::{ImageError, RegistryImage};
 pub use kernel::{KernelKind, KernelTally};
+pub use kubelet::{Assigned, Kubelet, KubeletFailure, KubeletSnapshot, KubeletSource, SourceSnapshot};
 pub use ledger::{Allocated, BUFFER_BYTES_MAX, Batch, CELL_BYTES_MAX, PROCESS_BUFFERS_MAX, Refusal};
 pub use listing::{BufferFilter, BufferPage, BufferSnapshot, Cursor};
 pub use memory_type::MemoryType;
 pub use page::{HOLDERS_MAX, Page, Pages};
-pub use process::{Identity, Process, ProcessInfo, Rendering, Source, TraceContext};
+pub use process::{Identity, Process, ProcessInfo, Rendering, SlurmJob, SlurmSource, Source, TraceContext};
 pub use reporter::Reporter;
+pub use room::BufferLimits;
 pub use snapshot::{
     DeviceSnapshot, MemorySnapshot, ProcessMemory, ProcessSnapshot, Reported, Snapshot, Time,
 };
@@ -70,13 +87,18 @@ pub use telling::{
 type Retired = BTreeMap<(u16, MemoryType), Counters>;
 
 /// Which processes there are. Replaced as a whole at every birth and retirement, so that a reader needs no lock and sees a
-/// process either among the living or in the sums of the retired, never in both or neither.
+/// process either among the living or in the sums of the retired, never in both or neither. A birth costs the same however many
+/// there are; a retirement looks at all of them, and takes all that are due.
 #[derive(Default)]
 struct World {
-    processes: Vec<Arc<Process>>,
+    processes: Roll,
     retired: Arc<Retired>,
     ended_containers: Arc<EndedContainers>,
 }
+
+/// Ended processes that are still shown: who starts and ends them without pause does not fill the memory. More than all that end at once
+/// where ten thousand clients do.
+const ENDED_PROCESSES_MAX: usize = 16_384;
 
 /// Everything the daemon knows.
 pub struct Registry {
@@ -87,15 +109,19 @@ pub struct Registry {
     events: EventCounters,
     /// Whom to tell, and of what.
     feed: Option<(Feed, FeedPolicy)>,
+    /// What is to be remembered, if anybody does.
+    chronicle: Option<Chronicle>,
     exemplars: ArcSwap<Exemplars>,
+    kubelet: Kubelet,
     suspicions: ArcSwap<Vec<Suspicion>>,
     started_ns: u64,
     pages: Option<Pages>,
+    rooms: Arc<Rooms>,
 }
 
 #[derive(Default)]
 struct Births {
-    known: HashMap<Identity, Arc<Process>>,
+    known: BTreeMap<Identity, Arc<Process>>,
     count: u64,
 }
 
@@ -113,10 +139,13 @@ impl Registry {
             births: Mutex::default(),
             events: EventCounters::default(),
             feed: None,
+            chronicle: None,
             exemplars: ArcSwap::default(),
+            kubelet: Kubelet::default(),
             suspicions: ArcSwap::default(),
             started_ns,
             pages,
+            rooms: Rooms::new(BufferLimits::NONE),
         }
     }
 
@@ -129,6 +158,18 @@ impl Registry {
     #[must_use]
     pub fn told(self, policy: FeedPolicy) -> Self {
         Self { feed: Some((Feed::new(), policy)), ..self }
+    }
+
+    /// The same with that many buffers at most.
+    #[must_use]
+    pub fn bounded(self, limits: BufferLimits) -> Self {
+        Self { rooms: Rooms::new(limits), ..self }
+    }
+
+    /// The same, with somebody who remembers what happens.
+    #[must_use]
+    pub fn remembered(self) -> Self {
+        Self { chronicle: Some(Chronicle::default()), ..self }
     }
 
     /// The device of that index, below [`DEVICES_MAX`]; it is known from now on.
@@ -153,20 +194,28 @@ impl Registry {
             return Arc::clone(process);
         }
         births.count += 1;
-        let process = Arc::new(Process::new(identity, info, births.count, now_ns, self.telling()));
+        let ledger = self.new_ledger(info.uid);
+        let process = Arc::new(Process::new(identity, info, births.count, now_ns, ledger));
         births.known.insert(identity, Arc::clone(&process));
         // An ended process of the same pid would have the same labels, and a scrape may not say two things of one series.
-        self.change_world(
-            &mut births,
-            |other| other.has_ended() && other.pid() == identity.pid,
-            Some(&process),
-        );
+        let namesakes =
+            Identity { start_ticks: 0, ..identity }..=Identity { start_ticks: u64::MAX, ..identity };
+        if births.known.range(namesakes).any(|(_, namesake)| namesake.has_ended()) {
+            self.retire_those(&mut births, |other| other.has_ended() && other.pid() == identity.pid);
+        }
+        let world = self.world.load();
+        self.world.store(Arc::new(World {
+            processes: world.processes.with(Arc::clone(&process)),
+            retired: Arc::clone(&world.retired),
+            ended_containers: Arc::clone(&world.ended_containers),
+        }));
         process
     }
 
-    /// What a new ledger tells of; nothing where nobody listens.
-    fn telling(&self) -> Option<Telling> {
-        self.feed.as_ref().map(|(_, policy)| Telling::new(*policy))
+    /// An empty ledger of a user's process; it tells nothing where nobody listens.
+    fn new_ledger(&self, uid: u32) -> Ledger {
+        let telling = self.feed.as_ref().map(|(_, policy)| Telling::new(*policy));
+        Ledger::new(telling, Room::new(Arc::clone(&self.rooms), uid))
     }
 
     /// The process of that identity, if it is known.
@@ -176,7 +225,7 @@ impl Registry {
 
     /// Every process that is shown, in the order of their first reports.
     pub fn processes(&self) -> Vec<Arc<Process>> {
-        self.world().processes.clone()
+        self.world().processes.iter().cloned().collect()
     }
 
     /// The names of a container have been found, or that it has none.
@@ -201,33 +250,32 @@ impl Registry {
         }
         process.mark_ended(now_ns);
         self.events.count(Event::ProcessEnd, 1);
+        self.note(|| Moment::Ended(Arc::clone(process), now_ns));
         process.cells().iter().map(|cell| cell.read()).fold(Orphaned::default(), |sum, counters| Orphaned {
             buffers: sum.buffers + counters.orphaned_buffers,
             bytes: sum.bytes + counters.orphaned_bytes,
         })
     }
 
-    /// Stops showing processes that ended at least `linger_ns` ago; their counters stay in the devices' sums.
+    /// Stops showing processes that ended at least `linger_ns` ago, and the first of too many; their counters stay in the devices' sums.
     pub fn retire(&self, now_ns: u64, linger_ns: u64) {
+        let ended = self.world().processes.iter().filter_map(|process| process.ended_ns()).collect();
+        let crowded_out_ns = last_of_surplus(ended, ENDED_PROCESSES_MAX);
         let is_due = |process: &Process| {
-            process.ended_ns().is_some_and(|ended| now_ns.saturating_sub(ended) >= linger_ns)
+            process.ended_ns().is_some_and(|ended| {
+                now_ns.saturating_sub(ended) >= linger_ns || Some(ended) <= crowded_out_ns
+            })
         };
         if self.world().processes.iter().any(|process| is_due(process)) {
-            self.change_world(&mut self.births.lock(), is_due, None);
+            self.retire_those(&mut self.births.lock(), is_due);
         }
     }
 
-    /// Replaces the world by one without some ended processes and with a new one.
-    fn change_world(
-        &self,
-        births: &mut Births,
-        is_due: impl Fn(&Process) -> bool,
-        born: Option<&Arc<Process>>,
-    ) {
+    /// Replaces the world by one without some ended processes.
+    fn retire_those(&self, births: &mut Births, is_due: impl Fn(&Process) -> bool) {
         let world = self.world.load();
-        let (due, mut processes): (Vec<_>, Vec<_>) =
+        let (due, processes): (Vec<_>, Vec<_>) =
             world.processes.iter().cloned().partition(|process| is_due(process));
-        processes.extend(born.cloned());
         let mut retired = Arc::clone(&world.retired);
         let mut ended_containers = Arc::clone(&world.ended_containers);
         for process in &due {
@@ -246,12 +294,18 @@ impl Registry {
             let living = processes.iter().filter_map(|process| process.info().container.as_deref());
             Arc::make_mut(&mut ended_containers).forget(living);
         }
+        let processes = processes.into_iter().collect();
         self.world.store(Arc::new(World { processes, retired, ended_containers }));
     }
 
     /// The counters of what has come in.
     pub fn events(&self) -> &EventCounters {
         &self.events
+    }
+
+    /// What is known of the kubelet.
+    pub fn kubelet(&self) -> &Kubelet {
+        &self.kubelet
     }
 
     /// Everything, at one instant. Takes no lock that a report could wait for.
@@ -264,6 +318,18 @@ impl Registry {
         if let Some((feed, _)) = &self.feed {
             feed.tell(occurrence(), &self.events);
         }
+    }
+
+    /// Notes something to remember, if anybody does.
+    fn note(&self, moment: impl FnOnce() -> Moment) {
+        if let Some(chronicle) = &self.chronicle {
+            chronicle.note(moment());
+        }
+    }
+
+    /// Takes what has been noted since the last time, and how much of it was lost for lack of room.
+    pub fn chronicle(&self) -> (Vec<Moment>, u64) {
+        self.chronicle.as_ref().map(Chronicle::take).unwrap_or_default()
     }
 
     /// Hands over what a ledger has to tell of single buffers and of bursts.
@@ -331,6 +397,7 @@ impl Registry {
         for suspicion in suspicions.into_iter().filter(Suspicion::is_suspected) {
             let is_known = before.iter().any(|known| known.is_suspected() && known.is_about_same(&suspicion));
             if !is_known {
+                self.note(|| Moment::LeakSuspected(Box::new(suspicion.clone())));
                 self.tell(|| Occurrence::LeakSuspected(Box::new(suspicion)));
             }
         }
@@ -347,6 +414,12 @@ impl Registry {
     fn world(&self) -> arc_swap::Guard<Arc<World>> {
         self.world.load()
     }
+}
+
+/// When the last of those ended that are too many; `None` where none are.
+fn last_of_surplus(mut ended_ns: Vec<u64>, max: usize) -> Option<u64> {
+    let last = ended_ns.len().checked_sub(max)?.checked_sub(1)?;
+    Some(*ended_ns.select_nth_unstable(last).1)
 }
 
 /// What was reclaimed from a process at its end.

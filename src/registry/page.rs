@@ -211,6 +211,8 @@ mod tests {
             user: "ml".into(),
             cgroup: None,
             container: None,
+            ns_pid: None,
+            slurm: None,
             start_time_seconds: Some(1.5),
             source: Source::Socket,
         };

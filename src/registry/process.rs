@@ -10,11 +10,10 @@ use ttmem_wire::stats::{HolderDescription, Text};
 
 use super::ledger::Ledger;
 use super::page::Pages;
-use super::telling::Telling;
-use super::{Cell, Container, KernelKind, KernelTally, MemoryType, ProcessMemory};
+use super::{Cell, Container, Exit, KernelKind, KernelTally, MemoryType, ProcessMemory};
 
-/// What makes a process the same one: a pid alone is used again.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+/// What makes a process the same one: a pid alone is used again. Those of one pid stand together in their order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Identity {
     /// The process id, as the daemon sees it.
     pub pid: u32,
@@ -41,6 +40,36 @@ impl Source {
     }
 }
 
+/// The Slurm job that a process belongs to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SlurmJob {
+    /// The job's number.
+    pub job_id: u32,
+    /// Its step: a number, or batch, extern, interactive.
+    pub step_id: Option<String>,
+    /// Who says so.
+    pub source: SlurmSource,
+}
+
+/// How a Slurm job is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum SlurmSource {
+    /// The control group, which Slurm has made and the job cannot leave.
+    Cgroup,
+    /// The environment that the process was started with, which is whatever its user wrote.
+    Environment,
+}
+
+impl SlurmSource {
+    /// Its name in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SlurmSource::Cgroup => "cgroup",
+            SlurmSource::Environment => "environment",
+        }
+    }
+}
+
 /// What is read about a process once, when it is first seen.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ProcessInfo {
@@ -54,6 +83,10 @@ pub struct ProcessInfo {
     pub cgroup: Option<String>,
     /// The container that the control group belongs to.
     pub container: Option<Arc<Container>>,
+    /// Its pid in its own pid namespace, where that is another than the daemon's.
+    pub ns_pid: Option<u32>,
+    /// The Slurm job that it belongs to.
+    pub slurm: Option<SlurmJob>,
     /// When it started, in seconds since the epoch.
     pub start_time_seconds: Option<f64>,
     /// How it was first heard of.
@@ -96,6 +129,8 @@ pub struct Process {
     cells: ArcSwap<Vec<Arc<Cell>>>,
     /// When it ended, in monotonic nanoseconds plus one; 0 while it lives.
     ended_ns_plus_one: AtomicU64,
+    /// How it ended, where the kernel tells.
+    exit: OnceLock<Exit>,
     rendered: [OnceLock<Box<[u8]>>; Rendering::COUNT],
     /// Whose trace it is in: set once, by the first who says so or by the first span.
     trace: OnceLock<Option<TraceContext>>,
@@ -116,16 +151,17 @@ impl Process {
         info: ProcessInfo,
         serial: u64,
         first_seen_ns: u64,
-        telling: Option<Telling>,
+        ledger: Ledger,
     ) -> Self {
         Self {
             identity,
             info,
             serial,
             first_seen_ns,
-            ledger: Mutex::new(Ledger::new(telling)),
+            ledger: Mutex::new(ledger),
             cells: ArcSwap::default(),
             ended_ns_plus_one: AtomicU64::new(0),
+            exit: OnceLock::new(),
             rendered: Default::default(),
             trace: OnceLock::new(),
         }
@@ -154,6 +190,16 @@ impl Process {
     /// Whether its end has been seen, and its memory reclaimed.
     pub fn has_ended(&self) -> bool {
         self.ended_ns().is_some()
+    }
+
+    /// How it ended, where the kernel tells.
+    pub fn exit(&self) -> Option<Exit> {
+        self.exit.get().copied()
+    }
+
+    /// The kernel has told how it ended. It ends once.
+    pub fn tell_exit(&self, exit: Exit) {
+        let _ = self.exit.set(exit);
     }
 
     /// What a view has made of that which never changes about it, made when it is first asked for.

@@ -10,8 +10,8 @@ use super::container::{ContainerSnapshot, Containers};
 use super::device::Device;
 use super::histogram::HistogramSnapshot;
 use super::{
-    Cell, Counters, DeviceInfo, EventSnapshot, Exemplars, FailureReason, MemoryType, Process, Registry,
-    Suspicion,
+    Cell, Counters, DeviceInfo, EventSnapshot, Exemplars, FailureReason, KubeletSnapshot, MemoryType,
+    Process, Registry, Suspicion,
 };
 
 /// How often the processes are read while their sum is more than was ever held at once.
@@ -61,6 +61,8 @@ pub struct Snapshot {
     pub events: EventSnapshot,
     /// Buffers whose spans a collector has.
     pub exemplars: Arc<Exemplars>,
+    /// What is known of the kubelet.
+    pub kubelet: KubeletSnapshot,
     /// What looks as if it leaked, the surest first.
     pub suspicions: Arc<Vec<Suspicion>>,
 }
@@ -171,9 +173,9 @@ impl Snapshot {
             sums.add(*device, *memory_type, counters);
         }
         let mut users: BTreeMap<u16, u64> = BTreeMap::new();
-        let mut processes = Vec::with_capacity(world.processes.len());
+        let mut processes = Vec::with_capacity(world.processes.count());
         let mut containers = Containers::of(&world.ended_containers);
-        for process in &world.processes {
+        for process in world.processes.iter() {
             let has_ended = process.has_ended();
             let memory = process.memory();
             for place in &memory {
@@ -195,7 +197,8 @@ impl Snapshot {
         let suspicions = registry.suspicions.load_full();
         score(&mut processes, &suspicions);
         let started_ns = registry.started_ns;
-        Snapshot { time, started_ns, devices, processes, containers, events, exemplars, suspicions }
+        let kubelet = registry.kubelet.snapshot();
+        Snapshot { time, started_ns, devices, processes, containers, events, exemplars, kubelet, suspicions }
     }
 }
 

@@ -24,6 +24,8 @@ fn process(registry: &Registry, pid: u32) -> Arc<Process> {
             user: "ml".into(),
             cgroup: None,
             container: None,
+            ns_pid: None,
+            slurm: None,
             start_time_seconds: None,
             source: Source::Socket,
         },
@@ -552,4 +554,13 @@ fn a_process_is_in_one_trace() {
     assert_eq!(first.settle_trace(), Some(context(1)));
     assert_eq!(second.settle_trace(), None);
     assert_eq!(registry.batch(&second, 1).join_trace(context(1)), Err(Refusal::OtherTrace), "spans exist");
+}
+
+#[test]
+fn of_too_many_ended_processes_the_first_go() {
+    assert_eq!(last_of_surplus(vec![], 2), None);
+    assert_eq!(last_of_surplus(vec![30, 10], 2), None);
+    assert_eq!(last_of_surplus(vec![30, 10, 20], 2), Some(10));
+    assert_eq!(last_of_surplus(vec![30, 10, 20, 40], 1), Some(30));
+    assert_eq!(last_of_surplus(vec![5, 7], 0), Some(7));
 }

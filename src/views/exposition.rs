@@ -9,7 +9,7 @@ use std::ops::RangeBounds;
 
 use super::series::{Place, Series, Shown, View};
 use super::trace::hex;
-use crate::registry::metrics::{Kind, METRICS, Metric, Rows, Samples, Value};
+use crate::registry::metrics::{Kind, LabelledRow, METRICS, Metric, Rows, Samples, Value};
 use crate::registry::{
     Container, ContainerNames, DeviceSnapshot, Exemplar, FailureReason, HistogramSnapshot, PlaceExemplars,
     Process, ProcessSnapshot, Snapshot, Time,
@@ -364,6 +364,14 @@ impl<E: Exposition> Family<'_, E> {
                 self.rows(&[], rows(snapshot), started);
                 &mut scopes.daemon
             }
+            Samples::Labelled(rows) => {
+                self.labelled(rows(snapshot), started);
+                &mut scopes.daemon
+            }
+            Samples::Containers(rows) => {
+                self.labelled(rows(snapshot), started);
+                &mut scopes.container
+            }
             Samples::Connections(transports) => {
                 for (transport, rows) in transports {
                     self.rows(&[("transport", transport)], rows(snapshot), started);
@@ -390,10 +398,19 @@ impl<E: Exposition> Family<'_, E> {
     }
 
     fn rows(&mut self, labels: &[(&str, &str)], rows: Rows<'_>, since: f64) {
-        let label = self.metric.labels.last().copied().unwrap_or_default();
         for (name, value) in rows {
-            let pairs: Vec<_> = labels.iter().copied().chain([(label, *name)]).collect();
+            // What has no labels has one row, without a name.
+            let own = self.metric.labels.last().map(|label| (*label, *name));
+            let pairs: Vec<_> = labels.iter().copied().chain(own).collect();
             self.sample(&E::labels(&pairs), Value::Unsigned(*value), since);
+        }
+    }
+
+    fn labelled(&mut self, rows: Vec<LabelledRow>, since: f64) {
+        for (values, value) in rows {
+            let pairs: Vec<_> =
+                self.metric.labels.iter().copied().zip(values.iter().map(String::as_str)).collect();
+            self.sample(&E::labels(&pairs), value, since);
         }
     }
 
@@ -419,6 +436,8 @@ impl<E: Exposition> Family<'_, E> {
         let process_id = process.process.pid().to_string();
         let container = info.container.as_deref();
         let [namespace, pod, name] = kubernetes_labels(container.and_then(Container::names));
+        let slurm_job = info.slurm.as_ref().map(|job| job.job_id.to_string());
+        let slurm_step = info.slurm.as_ref().and_then(|job| job.step_id.as_deref());
         let pairs = [
             ("pid", process_id.as_str()),
             ("process", &info.name),
@@ -429,6 +448,8 @@ impl<E: Exposition> Family<'_, E> {
             name,
             ("k8s_pod_uid", container.and_then(Container::pod_uid).unwrap_or_default()),
             ("container_id", container.map_or("", Container::id)),
+            ("slurm_job_id", slurm_job.as_deref().unwrap_or_default()),
+            ("slurm_step_id", slurm_step.unwrap_or_default()),
         ];
         self.sample(&E::labels(&pairs), Value::Unsigned(1), since);
     }

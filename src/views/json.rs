@@ -1,5 +1,7 @@
 //! The shapes of the JSON API, in base units, and how a snapshot becomes them. Absent means not known.
 
+pub mod history;
+
 use serde::{Deserialize, Serialize};
 
 use super::trace::{Host, ProcessIds, hex};
@@ -15,6 +17,21 @@ pub struct Devices {
     pub timestamp_seconds: f64,
     /// Every known device, by index.
     pub devices: Vec<Device>,
+    /// The containers that the kubelet has given devices to.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub assigned: Vec<Assigned>,
+}
+
+/// Devices of one resource that a container was given, whether it uses them or not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Assigned {
+    /// The container.
+    #[serde(flatten)]
+    pub names: ContainerNames,
+    /// The resource of a device plugin, or the driver of dynamic allocation.
+    pub resource: String,
+    /// What the plugin or driver calls them; nothing says which device of this host that is.
+    pub device_ids: Vec<String>,
 }
 
 /// One device.
@@ -48,8 +65,23 @@ pub struct Device {
     /// Processes that hold it open and report nothing; absent where the kernel driver does not tell.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub untracked: Option<Untracked>,
+    /// The kernel driver's number of its card, as in /dev/tenstorrent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub card: Option<u16>,
+    /// Processes that mean another card by this device's number: what they hold is counted here, and lies there.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub renumbered: Vec<Renumbered>,
     /// Its memory, by type.
     pub memory: Vec<DeviceMemory>,
+}
+
+/// A process to which a device's number is another card.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Renumbered {
+    /// Its process id.
+    pub pid: u32,
+    /// The kernel driver's number of the only card that it holds open.
+    pub card: u16,
 }
 
 /// Processes that hold a device open and report nothing.
@@ -128,6 +160,9 @@ pub struct Processes {
 pub struct Process {
     /// Its process id.
     pub pid: u32,
+    /// Its process id as it knows it itself, where it is in a pid namespace of its own.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ns_pid: Option<u32>,
     /// Its name.
     pub process: String,
     /// Its user.
@@ -142,6 +177,9 @@ pub struct Process {
     /// The container that it runs in.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub container: Option<Container>,
+    /// The Slurm job that it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub slurm: Option<SlurmJob>,
     /// When it started, in seconds since the epoch.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub start_time_seconds: Option<f64>,
@@ -181,6 +219,18 @@ pub struct ContainerNames {
     pub k8s_pod_name: String,
     /// Its name in the pod.
     pub k8s_container_name: String,
+}
+
+/// A Slurm job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SlurmJob {
+    /// Its number.
+    pub job_id: u32,
+    /// The step.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub step_id: Option<String>,
+    /// Who says so: cgroup, or environment, for which nothing vouches.
+    pub source: String,
 }
 
 /// What a process holds on one device in one memory type.
@@ -242,7 +292,18 @@ impl Devices {
     /// The devices of a snapshot.
     pub fn of(snapshot: &Snapshot) -> Devices {
         let devices = snapshot.devices.iter().map(Device::of).collect();
-        Devices { timestamp_seconds: snapshot.time.unix_ns as f64 / 1e9, devices }
+        let assigned = snapshot.kubelet.assigned.iter().map(Assigned::of).collect();
+        Devices { timestamp_seconds: snapshot.time.unix_ns as f64 / 1e9, devices, assigned }
+    }
+}
+
+impl Assigned {
+    fn of(assigned: &registry::Assigned) -> Assigned {
+        Assigned {
+            names: ContainerNames::of(&assigned.names),
+            resource: assigned.resource.clone(),
+            device_ids: assigned.device_ids.clone(),
+        }
     }
 }
 
@@ -260,8 +321,16 @@ impl Device {
             capacity_source: info.capacity_source.map(Into::into),
             processes: device.processes,
             untracked: info.untracked.as_ref().map(Untracked::of),
+            card: info.card,
+            renumbered: info.renumbered.iter().flatten().map(Renumbered::of).collect(),
             memory: device.memory.iter().map(DeviceMemory::of).collect(),
         }
+    }
+}
+
+impl Renumbered {
+    fn of(renumbered: &registry::Renumbered) -> Renumbered {
+        Renumbered { pid: renumbered.pid, card: renumbered.card }
     }
 }
 
@@ -317,12 +386,14 @@ impl Process {
             process.memory.iter().filter(|memory| memory.memory_type != registry::MemoryType::SystemMemory);
         Process {
             pid: process.process.pid(),
+            ns_pid: info.ns_pid,
             process: info.name.clone(),
             user: info.user.clone(),
             uid: info.uid,
             source: info.source.name().into(),
             cgroup: info.cgroup.clone(),
             container: info.container.as_deref().map(Container::of),
+            slurm: info.slurm.as_ref().map(SlurmJob::of),
             start_time_seconds: info.start_time_seconds,
             trace_id: hex(&ids.trace_id),
             span_id: hex(&ids.root_id),
@@ -333,16 +404,28 @@ impl Process {
     }
 }
 
+impl SlurmJob {
+    fn of(job: &registry::SlurmJob) -> SlurmJob {
+        SlurmJob { job_id: job.job_id, step_id: job.step_id.clone(), source: job.source.name().into() }
+    }
+}
+
 impl Container {
     fn of(container: &registry::Container) -> Container {
         Container {
             container_id: container.id().to_owned(),
             k8s_pod_uid: container.pod_uid().map(str::to_owned),
-            names: container.names().map(|names| ContainerNames {
-                k8s_namespace_name: names.namespace.clone(),
-                k8s_pod_name: names.pod.clone(),
-                k8s_container_name: names.container.clone(),
-            }),
+            names: container.names().map(ContainerNames::of),
+        }
+    }
+}
+
+impl ContainerNames {
+    fn of(names: &registry::ContainerNames) -> ContainerNames {
+        ContainerNames {
+            k8s_namespace_name: names.namespace.clone(),
+            k8s_pod_name: names.pod.clone(),
+            k8s_container_name: names.container.clone(),
         }
     }
 }

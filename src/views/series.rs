@@ -176,7 +176,12 @@ impl<E: Exposition> Series<E> {
             Samples::Process(_) | Samples::ProcessInfo => self.processes.len(),
             Samples::ContainerMemory(_) => self.container_memory.len(),
             // They are few, and written at once.
-            Samples::Rows(_) | Samples::Connections(_) | Samples::Series | Samples::Daemon => 1,
+            Samples::Rows(_)
+            | Samples::Labelled(_)
+            | Samples::Containers(_)
+            | Samples::Connections(_)
+            | Samples::Series
+            | Samples::Daemon => 1,
         }
     }
 }

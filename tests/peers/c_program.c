@@ -9,7 +9,9 @@
  *     failed DEVICE TYPE REQUESTED FREE LARGEST
  *     flush MILLISECONDS                       statistics ROWS
  *     unknown_options                          what ttmem_open() says of options that it cannot follow
- *     close
+ *     trace TRACEPARENT                        trace_null
+ *     monitor [PATH]                           host DEVICE       what all processes hold there
+ *     monitor_check                            close
  *
  * An answer has "ok": true, the last status that was not TTMEM_OK, or TTMEM_OK, and its text.
  */
@@ -21,6 +23,7 @@
 enum { ROWS_MAX = 16, NUMBERS_MAX = 5 };
 
 static ttmem_client *client;
+static ttmem_monitor *monitor;
 
 static void answer(ttmem_status status) {
     printf("{\"ok\": true, \"status\": %" PRId32 ", \"text\": \"%s\"}\n", status, ttmem_status_text(status));
@@ -71,6 +74,18 @@ static void statistics(size_t rows_max) {
     printf("]}\n");
 }
 
+static void host(int32_t device) {
+    ttmem_device_memory memory;
+    memset(&memory, 0xff, sizeof memory);
+    const ttmem_status status = ttmem_monitor_device(monitor, device, &memory, sizeof memory);
+    printf("{\"ok\": true, \"status\": %" PRId32 ", \"memory\": [", status);
+    for (int type = TTMEM_DRAM; status == TTMEM_OK && type < TTMEM_MEMORY_TYPES; ++type) {
+        printf("%s[%" PRIu64 ", %" PRIu64 ", %" PRIu64 "]", type > 0 ? ", " : "", memory.allocated_bytes[type],
+               memory.peak_bytes[type], memory.limit_bytes[type]);
+    }
+    printf("]}\n");
+}
+
 static ttmem_status act(const char *word, const int64_t *number) {
     ttmem_status status = TTMEM_OK;
     const int32_t device = (int32_t)number[0];
@@ -101,6 +116,10 @@ static ttmem_status act(const char *word, const int64_t *number) {
             client, device, (uint32_t)second, (uint64_t)number[2], (uint64_t)number[3], (uint64_t)number[4]);
     } else if (strcmp(word, "flush") == 0) {
         status = ttmem_flush(client, (uint32_t)number[0]);
+    } else if (strcmp(word, "trace_null") == 0) {
+        status = ttmem_trace_context(client, NULL);
+    } else if (strcmp(word, "monitor_check") == 0) {
+        status = ttmem_monitor_check(monitor);
     } else if (strcmp(word, "close") == 0) {
         ttmem_close(client);
         client = NULL;
@@ -121,6 +140,14 @@ int main(void) {
                &number[3], &number[4]);
         if (strcmp(word, "open") == 0) {
             answer(open_at(sscanf(line, "%*s %3999s", path) == 1 ? path : NULL));
+        } else if (strcmp(word, "trace") == 0) {
+            sscanf(line, "%*s %3999s", path);
+            answer(ttmem_trace_context(client, path));
+        } else if (strcmp(word, "monitor") == 0) {
+            ttmem_monitor_close(monitor);
+            answer(ttmem_monitor_open(sscanf(line, "%*s %3999s", path) == 1 ? path : NULL, &monitor));
+        } else if (strcmp(word, "host") == 0) {
+            host((int32_t)number[0]);
         } else if (strcmp(word, "version") == 0) {
             printf("{\"ok\": true, \"header\": \"%s\", \"library\": \"%s\", \"number\": %d}\n", TTMEM_VERSION_STRING,
                    ttmem_version(), TTMEM_VERSION);
@@ -133,5 +160,6 @@ int main(void) {
         }
     }
     ttmem_close(client);
+    ttmem_monitor_close(monitor);
     return 0;
 }

@@ -6,6 +6,7 @@
 //     threads COUNT ROUNDS                 each thread allocates and frees, and hands half of its buffers to the next one to free
 //     fork COUNT SIZE                      children allocate over the same client, and live until "end_children"
 //     end_children                         statistics                      flush
+//     host DEVICE                          what all processes hold there, in DRAM, by the daemon at the client's socket
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,6 +28,7 @@ constexpr auto patience = std::chrono::seconds(20);
 
 ttmem::Client client;
 std::vector<ttmem::Allocation> held;
+std::string socket_path;
 int end_of_children = -1;
 std::vector<pid_t> children;
 
@@ -149,7 +151,8 @@ std::string act(std::istream &words) {
     };
     if (word == "open") {
         ttmem::Options options;
-        words >> options.socket_path;
+        words >> socket_path;
+        options.socket_path = socket_path;
         client = ttmem::Client(options);
         return client ? "true" : "false";
     }
@@ -175,6 +178,10 @@ std::string act(std::istream &words) {
         for (const pid_t child : children) {
             waitpid(child, nullptr, 0);
         }
+    } else if (word == "host") {
+        const ttmem::Monitor monitor(socket_path);
+        const auto memory = monitor.device(static_cast<std::int32_t>(number()));
+        return memory && monitor.is_connected() ? "true, \"dram\": " + std::to_string(memory->allocated_bytes[TTMEM_DRAM]) : "false";
     } else if (word == "statistics") {
         return statistics();
     } else if (word == "flush") {

@@ -12,7 +12,7 @@ Run it with an interpreter that has the wheel of clients/python.
     {"op": "threads", "count": 8, "rounds": 1000}       as many threads allocate and free, over one client
     {"op": "fork", "size": 77}                          a child allocates over the same client, and waits until "end_child"
     {"op": "end_child"}
-    {"op": "watch"}                                     what watch() has printed by its end
+    {"op": "watch", "socket": PATH}                     what watch() has printed by its end
     {"op": "monitor", "socket": PATH}                   what the stats pages say, over one Monitor
     {"op": "close"}    {"op": "exit"}
 
@@ -116,9 +116,9 @@ class Program:
         os.kill(self.child, signal.SIGKILL)
         os.waitpid(self.child, 0)
 
-    def watch(self):
+    def watch(self, socket):
         out = io.StringIO()
-        with ttmem.watch(3600, out):
+        with ttmem.watch(3600, out, socket):
             pass
         return {"printed": out.getvalue()}
 

@@ -11,12 +11,40 @@ use super::wait_for;
 /// Hierarchies in which a group may be made: of systemd's own in version 1, and of version 2.
 const HIERARCHIES: &[&str] = &["/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
 
-/// A container's control group, removed with the test. Its processes have to have ended by then.
-pub struct ContainerGroup {
+/// A control group, removed with the test. Its processes have to have ended by then.
+pub struct Group {
     /// What is made, the outermost first.
     levels: Vec<PathBuf>,
+}
+
+/// A container's control group.
+pub struct ContainerGroup {
+    group: Group,
     pub pod_uid: String,
     pub container_id: String,
+}
+
+impl Group {
+    /// A group of that name, below others.
+    pub fn new(names: &[&str]) -> Group {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let mut levels = vec![hierarchy().join(format!("ttmem-test-{}-{number}", std::process::id()))];
+        for name in names {
+            levels.push(levels[levels.len() - 1].join(name));
+        }
+        fs::create_dir_all(&levels[levels.len() - 1]).unwrap();
+        Group { levels }
+    }
+
+    /// Puts a process into it.
+    pub fn take(&self, pid: u32) {
+        fs::write(self.processes(), pid.to_string()).unwrap();
+    }
+
+    fn processes(&self) -> PathBuf {
+        self.levels[self.levels.len() - 1].join("cgroup.procs")
+    }
 }
 
 impl ContainerGroup {
@@ -27,29 +55,21 @@ impl ContainerGroup {
         let test = std::process::id();
         let pod_uid = format!("{test:08x}-93bd-4f27-8a10-{number:012x}");
         let container_id = format!("{test:032x}{number:032x}");
-        let hierarchy = hierarchy();
-        let mut levels = vec![hierarchy.join(format!("ttmem-test-{test}-{number}"))];
-        for name in [
-            "kubepods.slice".to_owned(),
-            "kubepods-burstable.slice".to_owned(),
-            format!("kubepods-burstable-pod{}.slice", pod_uid.replace('-', "_")),
-            format!("cri-containerd-{container_id}.scope"),
-        ] {
-            levels.push(levels[levels.len() - 1].join(name));
-        }
-        fs::create_dir_all(&levels[levels.len() - 1]).unwrap();
-        ContainerGroup { levels, pod_uid, container_id }
+        let pod = format!("kubepods-burstable-pod{}.slice", pod_uid.replace('-', "_"));
+        let container = format!("cri-containerd-{container_id}.scope");
+        let group = Group::new(&["kubepods.slice", "kubepods-burstable.slice", &pod, &container]);
+        ContainerGroup { group, pod_uid, container_id }
     }
 
     /// Puts a process into it.
     pub fn take(&self, pid: u32) {
-        fs::write(self.processes(), pid.to_string()).unwrap();
+        self.group.take(pid);
     }
 
     /// A command that is run in it.
     pub fn command(&self, program: &Command) -> Command {
         let mut command = Command::new("sh");
-        command.args(["-c", r#"echo $$ > "$0" && exec "$@""#]).arg(self.processes());
+        command.args(["-c", r#"echo $$ > "$0" && exec "$@""#]).arg(self.group.processes());
         command.arg(program.get_program()).args(program.get_args());
         for (name, value) in program.get_envs() {
             match value {
@@ -67,13 +87,9 @@ impl ContainerGroup {
         // It leads to a place that only the node has.
         std::os::unix::fs::symlink("/var/log/pods/elsewhere/0.log", entry).unwrap();
     }
-
-    fn processes(&self) -> PathBuf {
-        self.levels[self.levels.len() - 1].join("cgroup.procs")
-    }
 }
 
-impl Drop for ContainerGroup {
+impl Drop for Group {
     fn drop(&mut self) {
         for level in self.levels.iter().rev() {
             // A process that has just been ended leaves it a moment later.

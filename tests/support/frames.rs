@@ -20,6 +20,8 @@ pub const KERNEL_UNLOAD: u8 = 11;
 pub const DUMP_KERNELS: u8 = 12;
 pub const TRACE_CONTEXT: u8 = 14;
 pub const ALLOCATION_FAILED: u8 = 15;
+pub const CAPACITY: u8 = 17;
+pub const NOTE: u8 = 18;
 
 /// The sizes that a frame can have.
 pub const FRAME_BYTES: [usize; 3] = [72, 112, 144];

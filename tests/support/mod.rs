@@ -18,6 +18,7 @@ pub mod frames;
 pub mod mapped;
 pub mod mock;
 pub mod otlp;
+pub mod preload;
 pub mod prometheus;
 pub mod raw_rings;
 pub mod regions;

@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use ttmem_client::{BufferType, Client, KernelKind, Options, Overrun};
+use ttmem_client::{BufferType, Client, KernelKind, Options, Overrun, TraceContext};
 
 use super::{PATIENCE, wait_for};
+
+mod trouble;
 
 /// The test that becomes the reporter.
 pub const ENTRY: &str = "a_reporter_answers";
@@ -29,10 +31,17 @@ pub struct Reporter {
 impl Reporter {
     /// Starts one; the options are words: `frames`, `drop`, `records=N`.
     pub fn start(socket: &Path, options: &str) -> Reporter {
+        Reporter::with_environment(socket, options, &[])
+    }
+
+    /// The same, with variables of the test's own.
+    pub fn with_environment(socket: &Path, options: &str, variables: &[(&str, &str)]) -> Reporter {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", ENTRY, "--nocapture", "--quiet"])
             .env(SOCKET, socket)
             .env(OPTIONS, options)
+            .env_remove("TRACEPARENT")
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -111,6 +120,7 @@ pub fn serve_if_asked() {
             _ => panic!("{word} is no option"),
         }
     }
+    trouble::begin(&options);
     let client = Client::with_options(options.clone());
     // Another client of the same process, which does nothing before it is asked to.
     let second = Client::with_options(options);
@@ -148,10 +158,12 @@ fn act(client: &Client, line: &str) {
         "threads" => threads(client, number(1), number(2)),
         "handover" => handover(client, number(1), number(2)),
         "churn" => churn(client, number(1), Path::new(words[2])),
+        "trace" => client.trace_context(TraceContext::parse(words[1]).unwrap()),
         "fork" => return fork(client),
         "flush" => return answer(&client.flush(PATIENCE).to_string()),
+        "flush_briefly" => return answer(&client.flush(Duration::from_millis(50)).to_string()),
         "statistics" => return answer(&format!("{:?}", client.statistics())),
-        unknown => panic!("{unknown} is no command"),
+        _ => trouble::make(client, &words),
     }
     answer("done");
 }

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::otlp::Received;
+use super::otlp::{Collector, Received};
 
 /// One span.
 #[derive(Clone, Debug)]
@@ -48,6 +48,13 @@ pub fn spans(received: &Received) -> Vec<Span> {
     ids.sort_unstable();
     assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "a span came twice: {spans:?}");
     spans
+}
+
+/// Waits until a process's own span has come, which is the last of it, and gives all that has come.
+pub fn process_ended(sink: &mut Collector) -> Received {
+    sink.wait_for("the process's span", |received| {
+        spans(received).iter().any(|span| span.name.starts_with("process "))
+    })
 }
 
 /// All log records, in the order of their coming.

@@ -38,11 +38,15 @@ pub enum Kind {
     AllocationFailed = 15,
     /// Reports were lost in the client.
     Lost = 16,
+    /// What a device has of a kind of memory, as the client's allocator says.
+    Capacity = 17,
+    /// What keeps the client from telling everything: see [`crate::Note`].
+    Note = 18,
 }
 
 impl Kind {
     /// All of them, by their number.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Alloc,
         Kind::Free,
         Kind::Query,
@@ -59,6 +63,8 @@ impl Kind {
         Kind::TraceContext,
         Kind::AllocationFailed,
         Kind::Lost,
+        Kind::Capacity,
+        Kind::Note,
     ];
 
     /// The message type with that number.
@@ -81,6 +87,8 @@ impl Kind {
             14 => Some(Kind::TraceContext),
             15 => Some(Kind::AllocationFailed),
             16 => Some(Kind::Lost),
+            17 => Some(Kind::Capacity),
+            18 => Some(Kind::Note),
             _ => None,
         }
     }
@@ -110,6 +118,8 @@ impl Kind {
             Kind::TraceContext => "trace_context",
             Kind::AllocationFailed => "allocation_failed",
             Kind::Lost => "lost",
+            Kind::Capacity => "capacity",
+            Kind::Note => "note",
         }
     }
 

@@ -37,6 +37,7 @@ mod kind;
 
 mod buffer_type;
 mod error;
+mod note;
 mod reply;
 mod trace_context;
 
@@ -53,9 +54,10 @@ pub use hello::{DESCRIPTORS_MAX, Descriptor, DescriptorKind, Features, HELLO_VER
 pub use kind::Kind;
 pub use layout::{FRAME_BYTES_MAX, Layout, REPLY_PREFIX_BYTES};
 pub use limits::{
-    BUFFER_BYTES_MAX, DEFAULT_SOCKET_PATH, DETECTION_SILENCE_MILLISECONDS, DEVICE_COUNT_QUERY, DEVICE_ID_MAX,
-    FREED_BY_CLOSE,
+    BANKS_MAX, BUFFER_BYTES_MAX, DEFAULT_SOCKET_PATH, DETECTION_SILENCE_MILLISECONDS, DEVICE_COUNT_QUERY,
+    DEVICE_ID_MAX, FREED_BY_CLOSE,
 };
+pub use note::Note;
 pub use reply::{Arch, DeviceInfo, Reply, Totals};
 pub use ring::{Geometry, RECORD_BYTES, Record};
 pub use trace_context::TraceContext;

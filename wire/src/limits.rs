@@ -12,6 +12,9 @@ pub const DEVICE_COUNT_QUERY: i32 = -1;
 /// The largest size that one report may carry: 1 TiB. No device has as much, and sums of them stay far from the end of a `u64`.
 pub const BUFFER_BYTES_MAX: u64 = 1 << 40;
 
+/// Banks of one memory that a CAPACITY may name. A chip has some hundred cores; this leaves room for thirty such in one.
+pub const BANKS_MAX: u64 = 4096;
+
 /// How long a connection must be silent before a [`crate::Detection::Candidate`] is taken for the answer. A client that is still
 /// writing its frame goes on within microseconds, and a person who waits for a reply does not notice it.
 pub const DETECTION_SILENCE_MILLISECONDS: u64 = 50;

@@ -27,3 +27,8 @@ fn the_seeds_of_frame_pass() {
 fn the_seeds_of_stream_pass() {
     replay("stream", checks::stream);
 }
+
+#[test]
+fn the_seeds_of_ring_pass() {
+    replay("ring", checks::ring);
+}

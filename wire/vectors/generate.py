@@ -63,6 +63,8 @@ TYPES = {
     "trace_context": 14,
     "allocation_failed": 15,
     "lost": 16,
+    "capacity": 17,
+    "note": 18,
 }
 
 NOW = 1_764_547_200_123_456_789
@@ -107,6 +109,8 @@ REQUESTS = [
     ("allocation_failed", "allocation_failed", dict(device_id=9, size_bytes=0x0004_C0DE_0000, buffer_type=1, process_id=1005,
                                                     buffer_id=0x0001_B10C_0000, timestamp_ns=0x0003_F4EE_0000)),
     ("lost", "lost", dict(size_bytes=0x0102_0304_0506)),
+    ("capacity", "capacity", dict(device_id=513, size_bytes=120 * 0x15_CB80, buffer_type=1, buffer_id=120)),
+    ("note", "note", dict(buffer_type=3)),
 ]
 BODY = dict(
     dram_bytes=0x02_4681_0204, l1_bytes=0x0357_1357, l1_small_bytes=0x0001_F0F1, trace_bytes=0x0468_ACE0,

@@ -52,7 +52,9 @@ enum {
     TTMEM_BAD_OPTIONS = 6,
     TTMEM_BAD_ARGUMENT = 7, /* a pointer is NULL, or does not point to what it must */
     TTMEM_TIMEOUT = 8,
-    TTMEM_INTERNAL = 9      /* a mistake of the library's own */
+    TTMEM_INTERNAL = 9,     /* a mistake of the library's own */
+    TTMEM_NO_DAEMON = 10,   /* for monitors: none answers, or it has no stats pages */
+    TTMEM_UNKNOWN_DEVICE = 11
 };
 
 /* What a status means and what to do about it, in English. The text is the library's, and stays. */
@@ -71,6 +73,7 @@ enum {
     TTMEM_CIRCULAR_BUFFER = 5, /* only in statistics */
     TTMEM_KERNEL = 6           /* only in statistics */
 };
+#define TTMEM_MEMORY_TYPES 7
 
 /* Whose code a kernel is. */
 enum { TTMEM_KERNEL_APPLICATION = 0, TTMEM_KERNEL_FABRIC = 1, TTMEM_KERNEL_DISPATCH = 2 };
@@ -138,6 +141,12 @@ ttmem_status ttmem_allocation_failed(
     uint64_t free_bytes,
     uint64_t largest_free_block_bytes);
 
+/*
+ * This process belongs to a trace: a W3C traceparent, such as "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01". What the environment
+ * variable TRACEPARENT says is told by itself. The first who says so is heard. TTMEM_BAD_ARGUMENT if it is no valid one.
+ */
+ttmem_status ttmem_trace_context(ttmem_client *client, const char *traceparent);
+
 /* ---- questions ---- */
 
 /* Waits until the daemon has taken all that was reported before. TTMEM_TIMEOUT if it has not in time. */
@@ -159,6 +168,29 @@ typedef struct ttmem_statistic {
  */
 ttmem_status ttmem_statistics(
     ttmem_client *client, ttmem_statistic *rows, size_t rows_max, size_t row_bytes, size_t *count);
+
+/* ---- all processes of the host ---- */
+
+/* Reads what the daemon publishes in shared memory. It needs no client, starts no thread, and a reading makes no system call. */
+typedef struct ttmem_monitor ttmem_monitor;
+
+/* What all processes hold on a device; the numbers of the kinds of memory, TTMEM_DRAM to TTMEM_KERNEL, are the indexes. */
+typedef struct ttmem_device_memory {
+    uint64_t allocated_bytes[TTMEM_MEMORY_TYPES];
+    uint64_t peak_bytes[TTMEM_MEMORY_TYPES];  /* the most at once since the daemon started */
+    uint64_t limit_bytes[TTMEM_MEMORY_TYPES]; /* what there is; 0 where that is not known */
+} ttmem_device_memory;
+
+/* A NULL path is the default one, as for clients. On any status but TTMEM_OK *monitor is NULL. Waits half a second at most. */
+ttmem_status ttmem_monitor_open(const char *socket_path, ttmem_monitor **monitor);
+void ttmem_monitor_close(ttmem_monitor *monitor);
+
+/* TTMEM_NO_DAEMON if the daemon has ended: then its figures stay as they were, and a new monitor finds the next one. One system call. */
+ttmem_status ttmem_monitor_check(ttmem_monitor *monitor);
+
+/* memory_bytes is sizeof(ttmem_device_memory). TTMEM_UNKNOWN_DEVICE if the daemon has never heard of the device. */
+ttmem_status ttmem_monitor_device(
+    ttmem_monitor *monitor, int32_t device, ttmem_device_memory *memory, size_t memory_bytes);
 
 #ifdef __cplusplus
 }
@@ -183,6 +215,9 @@ TTMEM_ASSERT_LAYOUT(offsetof(ttmem_statistic, allocated_bytes) == 8);
 TTMEM_ASSERT_LAYOUT(offsetof(ttmem_statistic, peak_bytes) == 16);
 TTMEM_ASSERT_LAYOUT(offsetof(ttmem_statistic, buffers) == 24);
 TTMEM_ASSERT_LAYOUT(offsetof(ttmem_statistic, largest_bytes) == 32);
+TTMEM_ASSERT_LAYOUT(sizeof(ttmem_device_memory) == 168);
+TTMEM_ASSERT_LAYOUT(offsetof(ttmem_device_memory, peak_bytes) == 56);
+TTMEM_ASSERT_LAYOUT(offsetof(ttmem_device_memory, limit_bytes) == 112);
 #undef TTMEM_ASSERT_LAYOUT
 #endif
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -162,6 +163,8 @@ public:
             get(), device, static_cast<std::uint32_t>(type), requested_bytes, free_bytes, largest_free_block_bytes);
     }
 
+    Status trace_context(const std::string &traceparent) noexcept { return ttmem_trace_context(get(), traceparent.c_str()); }
+
     // Waits until the daemon has taken all that was reported before.
     Status flush(std::chrono::milliseconds timeout) noexcept {
         constexpr std::chrono::milliseconds::rep most = std::numeric_limits<std::uint32_t>::max();
@@ -209,6 +212,39 @@ private:
 
     std::unique_ptr<ttmem_client, Close> client_;
     Status opened_ = TTMEM_NO_CLIENT;
+};
+
+// What all processes of the host hold, as the daemon publishes it in shared memory.
+class Monitor {
+public:
+    // An empty path is the default one.
+    explicit Monitor(const std::string &socket_path = {}) noexcept {
+        ttmem_monitor *monitor = nullptr;
+        opened_ = ttmem_monitor_open(socket_path.empty() ? nullptr : socket_path.c_str(), &monitor);
+        monitor_.reset(monitor);
+    }
+
+    // Whether there is one, and why not.
+    Status status() const noexcept { return opened_; }
+    explicit operator bool() const noexcept { return monitor_ != nullptr; }
+
+    // Whether the daemon still runs.
+    bool is_connected() const noexcept { return ttmem_monitor_check(monitor_.get()) == TTMEM_OK; }
+
+    // Nothing if the daemon does not know the device, or there is none.
+    std::optional<ttmem_device_memory> device(std::int32_t device) const noexcept {
+        ttmem_device_memory memory;
+        const ttmem_status status = ttmem_monitor_device(monitor_.get(), device, &memory, sizeof memory);
+        return status == TTMEM_OK ? std::optional(memory) : std::nullopt;
+    }
+
+private:
+    struct Close {
+        void operator()(ttmem_monitor *monitor) const noexcept { ttmem_monitor_close(monitor); }
+    };
+
+    std::unique_ptr<ttmem_monitor, Close> monitor_;
+    Status opened_ = TTMEM_NO_DAEMON;
 };
 
 } // namespace ttmem

@@ -4,7 +4,7 @@
 //! is null does nothing, a mistake of ours ends in a status, and nothing is printed.
 //!
 //! In the order of a call: `outcome` is what every call gives and the wall that no panic passes, `handle` makes and ends clients,
-//! `memory` and `device` are what reports say, `report` makes them, `reading` tells what is held.
+//! `memory` and `device` are what reports say, `report` makes them, `reading` tells what this process holds and `monitor` what all do.
 
 #![allow(unsafe_code, reason = "it is called by C")]
 
@@ -19,3 +19,5 @@ mod memory;
 mod report;
 
 mod reading;
+
+mod monitor;

@@ -45,10 +45,9 @@ pub(crate) unsafe fn read(options: *const OptionsOfC) -> Result<Options, Status>
     if flags & !KNOWN_FLAGS != 0 {
         return Err(Status::Options);
     }
-    if !socket_path.is_null() {
-        // SAFETY: the caller's: a string.
-        let path = unsafe { CStr::from_ptr(socket_path) };
-        wanted.socket = PathBuf::from(OsStr::from_bytes(path.to_bytes()));
+    // SAFETY: the caller's.
+    if let Some(path) = unsafe { path(socket_path) } {
+        wanted.socket = path;
     }
     wanted.overrun = if flags & DROP_WHEN_FULL != 0 { Overrun::Drop } else { Overrun::Wait };
     wanted.uses_rings = flags & WITHOUT_RINGS == 0;
@@ -56,4 +55,14 @@ pub(crate) unsafe fn read(options: *const OptionsOfC) -> Result<Options, Status>
     wanted.rings = if rings == 0 { wanted.rings } else { rings };
     wanted.ring_records = if ring_records == 0 { wanted.ring_records } else { ring_records };
     Ok(wanted)
+}
+
+/// A path, unless it is null.
+///
+/// # Safety
+/// `text` is null or a string.
+pub(crate) unsafe fn path(text: *const c_char) -> Option<PathBuf> {
+    // SAFETY: the caller's.
+    let text = (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) })?;
+    Some(PathBuf::from(OsStr::from_bytes(text.to_bytes())))
 }

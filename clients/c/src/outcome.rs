@@ -27,10 +27,14 @@ pub(crate) enum Status {
     Timeout = 8,
     /// Ours. What was asked for has not been done.
     Internal = 9,
+    /// The environment's: there is no server, or one without stats pages.
+    NoDaemon = 10,
+    /// Nobody's: the server has never heard of the device.
+    UnknownDevice = 11,
 }
 
 impl Status {
-    const ALL: [Status; 10] = [
+    const ALL: [Status; 12] = [
         Status::Ok,
         Status::NoClient,
         Status::Device,
@@ -41,6 +45,8 @@ impl Status {
         Status::Argument,
         Status::Timeout,
         Status::Internal,
+        Status::NoDaemon,
+        Status::UnknownDevice,
     ];
 
     fn text(self) -> &'static CStr {
@@ -58,6 +64,10 @@ impl Status {
             }
             Status::Argument => c"an argument is null, or not of the form that ttmem.h asks for",
             Status::Timeout => c"the server has not taken everything in time: is one running, at that socket?",
+            Status::NoDaemon => {
+                c"no daemon with stats pages answers: start ttmem serve, or set TTMEM_SOCKET if its socket is elsewhere"
+            }
+            Status::UnknownDevice => c"the daemon knows no such device: nobody has reported on it, and nothing configures it",
             Status::Internal => c"a mistake of libttmem's own: what was asked for has not been done",
         }
     }

@@ -5,7 +5,9 @@
 
 #![allow(clippy::missing_safety_doc, reason = "it is the same for all of them, and said once")]
 
-use ttmem_client::Client;
+use std::ffi::{CStr, c_char};
+
+use ttmem_client::{Client, TraceContext};
 
 use crate::device::device;
 use crate::handle::{Handle, with};
@@ -145,6 +147,24 @@ pub(crate) unsafe extern "C" fn ttmem_allocation_failed(
         report(client, |client| {
             let (device, memory) = (device(index)?, buffer_type(memory_type)?);
             client.allocation_failed(device, memory, requested_bytes, free_bytes, largest_free_block_bytes);
+            Ok(())
+        })
+    }
+}
+
+/// ttmem.h: ttmem_trace_context.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn ttmem_trace_context(
+    client: *const Handle,
+    traceparent: *const c_char,
+) -> i32 {
+    // SAFETY: the caller's: null or a string.
+    let text = (!traceparent.is_null()).then(|| unsafe { CStr::from_ptr(traceparent) });
+    // SAFETY: the caller's.
+    unsafe {
+        report(client, |client| {
+            let context = text.and_then(|text| text.to_str().ok()).and_then(TraceContext::parse);
+            client.trace_context(context.ok_or(Status::Argument)?);
             Ok(())
         })
     }

@@ -1,6 +1,7 @@
 //! Which buffers each allocator has handed out: closing a device gives them back all at once, without naming one.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// What is known of what lives, by the addresses of tt-metal's objects.
@@ -20,9 +21,19 @@ pub(crate) fn books() -> MutexGuard<'static, Books> {
 }
 
 impl Books {
-    /// An allocator has handed out a buffer.
-    pub(crate) fn enter(&mut self, allocator: usize, buffer: u64, devices: Vec<i32>) {
-        self.buffers.entry(allocator).or_default().insert(buffer, devices);
+    /// An allocator has handed out a buffer. Gives its chips, if it is the first since the allocator was made, or since a close.
+    pub(crate) fn enter(&mut self, allocator: usize, buffer: u64, devices: Vec<i32>) -> Option<Vec<i32>> {
+        match self.buffers.entry(allocator) {
+            Entry::Occupied(mut buffers) => {
+                buffers.get_mut().insert(buffer, devices);
+                None
+            }
+            Entry::Vacant(none) => {
+                let first = devices.clone();
+                none.insert(HashMap::from([(buffer, devices)]));
+                Some(first)
+            }
+        }
     }
 
     /// It takes it back. Gives the buffer's chips, or none if it was handed out before anybody looked.

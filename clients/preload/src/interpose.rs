@@ -6,7 +6,7 @@
 use std::ffi::c_void;
 
 use crate::books::books;
-use crate::metal::{Allocator, Buffer, BufferType, Cores, Device, Metal, metal};
+use crate::metal::{Allocator, Buffer, BufferType, Cores, DRAM, Device, L1, Metal, metal};
 use crate::reports;
 
 /// tt-metal's functions are called, so tt-metal is loaded; where it still cannot be found nothing sensible is left to do.
@@ -143,7 +143,23 @@ unsafe fn enter(metal: &Metal, allocator: Allocator, buffer: Buffer) {
     for device in &devices {
         reports::allocated(*device, buffer_type, id, bytes);
     }
-    books().enter(allocator.addr(), id, devices);
+    let opened = books().enter(allocator.addr(), id, devices);
+    if let Some(devices) = opened.filter(|_| !allocator.is_null()) {
+        for buffer_type in [DRAM, L1] {
+            // SAFETY: the caller's; every allocator has these two.
+            unsafe { state_capacity(metal, allocator, buffer_type, &devices) };
+        }
+    }
+}
+
+/// # Safety
+/// The allocator lives, and has this kind of memory.
+unsafe fn state_capacity(metal: &Metal, allocator: Allocator, buffer_type: BufferType, devices: &[i32]) {
+    // SAFETY: the caller's.
+    let Some((bank, banks)) = (unsafe { metal.bank_statistics(allocator, buffer_type) }) else { return };
+    for device in devices {
+        reports::capacity(*device, buffer_type, bank.total_bytes, banks);
+    }
 }
 
 fn strike(allocator: Allocator, id: u64) {

@@ -4,6 +4,8 @@ use std::ffi::c_void;
 use std::sync::OnceLock;
 use std::{ptr, slice};
 
+use ttmem_wire::Note;
+
 use crate::symbols::Library;
 
 /// An `AllocatorImpl` of tt-metal's.
@@ -18,6 +20,8 @@ pub(crate) type Cores = *const c_void;
 /// A kind of memory, in tt-metal's own numbering: DRAM, L1, SYSTEM_MEMORY, L1_SMALL, TRACE. As wide as any version's enumeration, so that
 /// a reference to it can be passed to all of them.
 pub(crate) type BufferType = u32;
+pub(crate) const DRAM: BufferType = 0;
+pub(crate) const L1: BufferType = 1;
 /// What of a returned one counts in every version.
 const BUFFER_TYPE_MASK: BufferType = 0xff;
 
@@ -187,6 +191,22 @@ impl Metal {
     /// Whether every buffer passes allocator functions that are known: all three of them, or else nothing is told of by them.
     pub(crate) fn has_allocator(&self) -> bool {
         self.allocate.is_some() && self.deallocate.is_some() && self.deallocate_all.is_some()
+    }
+
+    /// What this version lacks, and what cannot be told for that.
+    pub(crate) fn shortcomings(&self) -> impl Iterator<Item = Note> {
+        let has_banks = self.banks.is_some() && self.statistics.is_some();
+        let has_circular = self.track_allocate_cb.is_some()
+            && self.track_deallocate_cb.is_some()
+            && self.core_count.is_some();
+        [
+            (self.has_allocator(), Note::Allocator),
+            (has_banks, Note::Banks),
+            (has_circular, Note::CircularBuffers),
+            (self.mesh.is_some(), Note::Mesh),
+        ]
+        .into_iter()
+        .filter_map(|(is_there, note)| (!is_there).then_some(note))
     }
 
     /// The number that the buffer alone has in this process while it lives.

@@ -6,10 +6,15 @@ use std::sync::LazyLock;
 use ttmem_client::{BufferType, Client};
 use ttmem_wire::BufferTypes;
 
-use crate::metal;
+use crate::metal::{self, Metal};
 
-/// Starts with the first report: a process that only loads this library gets no thread and no connection.
-static CLIENT: LazyLock<Client> = LazyLock::new(Client::new);
+/// Starts with the first report: a process that only loads this library gets no thread and no connection. What cannot be told at all is
+/// said first, to the daemon and to nobody else.
+static CLIENT: LazyLock<Client> = LazyLock::new(|| {
+    let client = Client::new();
+    metal::metal().into_iter().flat_map(Metal::shortcomings).for_each(|note| client.note(note));
+    client
+});
 
 /// A buffer was handed out on a chip.
 pub(crate) fn allocated(chip: i32, buffer_type: metal::BufferType, id: u64, bytes: u64) {
@@ -29,6 +34,13 @@ pub(crate) fn freed(chip: i32, id: u64) {
 pub(crate) fn freed_by_close(chip: i32, id: u64) {
     if let Some(chip) = device(chip) {
         quietly(|| CLIENT.freed_by_close(chip, id));
+    }
+}
+
+/// What an allocator has of a kind of memory on a chip, empty or not.
+pub(crate) fn capacity(chip: i32, buffer_type: metal::BufferType, bank_bytes: u64, banks: u32) {
+    if let (Some(chip), Some(buffer_type)) = (device(chip), memory(buffer_type)) {
+        quietly(|| CLIENT.capacity(chip, buffer_type, bank_bytes * u64::from(banks), banks));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::path::PathBuf;
+use std::io::{self, Write};
 use std::ptr;
 use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed,
@@ -11,65 +11,28 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, Geometry, Header, KernelKind, Kind};
+use ttmem_wire::{BufferType, Geometry, Header, KernelKind, Kind, Note, TraceContext};
 
 use crate::books::Books;
 use crate::holdings::{Statistic, buffer_type_byte};
 use crate::lanes::{Board, Lanes};
+use crate::options::{Options, Overrun};
 use crate::wake::Wake;
+use crate::watch::Watch;
 use crate::{fork, pump, thread_lane};
 
-/// Rings, as many as a server gives.
-const RINGS: u32 = 64;
-/// Records of a ring: 192 KiB, which stay in a core's cache.
-const RECORDS: u32 = 4096;
 /// How often [`Client::flush`] looks.
 const FLUSH_INTERVAL: Duration = Duration::from_micros(200);
 /// How long [`Client::device_closed`] waits for a server without rings to take what was reported before. Nobody closes a device often.
 const CLOSING_WAIT_MAX: Duration = Duration::from_millis(250);
 
-/// What happens to a report when its ring is full.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Overrun {
-    /// It waits, for two seconds at most if nothing moves. After 250 ms the server is given up; it hears everything when it is back.
-    #[default]
-    Wait,
-    /// It is dropped and counted.
-    Drop,
-}
-
-/// How a [`Client`] works. The default is right for most programs.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where the server listens. By default what TTMEM_SOCKET says, or else [`DEFAULT_SOCKET_PATH`].
-    pub socket: PathBuf,
-    /// What happens to a report when its ring is full.
-    pub overrun: Overrun,
-    /// Whether the server is asked for rings in shared memory.
-    pub uses_rings: bool,
-    /// How many rings there are, up to 64. Each thread has its own, until only one is left, which all further threads share.
-    pub rings: u32,
-    /// How many records the ring of a thread holds; the nearest power of two below is taken.
-    pub ring_records: u32,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        let socket = std::env::var_os("TTMEM_SOCKET").filter(|path| !path.is_empty());
-        Options {
-            socket: socket.map_or_else(|| PathBuf::from(DEFAULT_SOCKET_PATH), PathBuf::from),
-            overrun: Overrun::default(),
-            uses_rings: true,
-            rings: RINGS,
-            ring_records: RECORDS,
-        }
-    }
-}
-
 /// Reports what this process holds. One is enough for a process; it may be used from any thread, and cloned.
 ///
-/// A fork of the process begins with nothing held and a connection of its own. When the last clone is dropped, what has been reported is
-/// still sent.
+/// A fork of the process begins with nothing held and a connection of its own. When the last clone is dropped, nothing waits: a thread sends
+/// what has been reported, for half a second at most, and ends.
+///
+/// Reports may come from anywhere but a signal handler, which may have interrupted a report: from destructors of thread-local values and from
+/// `atexit` handlers as well.
 #[derive(Clone)]
 pub struct Client {
     root: Arc<Root>,
@@ -96,7 +59,13 @@ impl Client {
     /// A client with options of its own.
     pub fn with_options(options: Options) -> Client {
         fork::watch();
-        Client { root: Arc::new(Root { options, current: AtomicPtr::new(ptr::null_mut()) }) }
+        Client {
+            root: Arc::new(Root {
+                options,
+                current: AtomicPtr::new(ptr::null_mut()),
+                lost: AtomicU64::new(0),
+            }),
+        }
     }
 
     /// A buffer was allocated; to be reported after it was. The id is unique among the live buffers of the device.
@@ -186,12 +155,40 @@ impl Client {
         });
     }
 
+    /// This process belongs to that trace: its spans become children of the one that is named. The first who says so is heard; once the
+    /// server has made a span of the process, nobody is. [`Options::trace`] is told by itself.
+    pub fn trace_context(&self, context: TraceContext) {
+        self.report(&context.encode());
+    }
+
+    /// What an allocator can hand out on a device, empty or not, and in how many equal banks; 0 if that is not known.
+    pub fn capacity(&self, device: u16, buffer_type: BufferType, size_bytes: u64, banks: u32) {
+        self.report(&Header {
+            device_id: i32::from(device),
+            size_bytes,
+            buffer_type: buffer_type_byte(buffer_type),
+            buffer_id: u64::from(banks),
+            ..Header::request(Kind::Capacity)
+        });
+    }
+
+    /// What keeps this process from telling everything: a line for the server's log.
+    pub fn note(&self, note: Note) {
+        self.report(&Header { buffer_type: note.encode(), ..Header::request(Kind::Note) });
+    }
+
     /// What this process holds and has held, by its own reports; no server is asked.
     pub fn statistics(&self) -> Vec<Statistic> {
         let Some(shared) = self.root.known() else { return Vec::new() };
         let mut books = shared.books();
         books.catch_up();
         books.holdings.statistics()
+    }
+
+    /// Shows what this process holds, by its own reports, whenever that has changed: at once, at every interval, and at the end. A thread
+    /// of its own does it, until the [`Watch`] is dropped. It fails if there is no such thread to be had.
+    pub fn watch(&self, interval: Duration, output: impl Write + Send + 'static) -> io::Result<Watch> {
+        Watch::start(self.clone(), interval, output)
     }
 
     /// Waits until the server has taken all that was reported before, and says whether it has in time.
@@ -211,8 +208,9 @@ impl Client {
 
     #[inline]
     fn report(&self, header: &Header) {
-        if let Some(shared) = self.root.shared() {
-            thread_lane::report(shared, header);
+        match self.root.shared() {
+            Some(shared) => thread_lane::report(shared, header),
+            None => self.root.lose(),
         }
     }
 }
@@ -226,6 +224,8 @@ struct Root {
     options: Options,
     /// A leaked `Box<Arc<Shared>>`, or null before the first report. A fork leaks its parent's: nobody can tell what state its locks are in.
     current: AtomicPtr<Arc<Shared>>,
+    /// Reports from before the system had what the first one needs.
+    lost: AtomicU64,
 }
 
 impl Root {
@@ -248,6 +248,11 @@ impl Root {
     }
 
     #[cold]
+    fn lose(&self) {
+        self.lost.fetch_add(1, Relaxed);
+    }
+
+    #[cold]
     fn start(&self) -> Option<&Arc<Shared>> {
         let parents = self.current.load(Acquire);
         let new = Box::into_raw(Box::new(Shared::new(self.options.clone())?));
@@ -259,6 +264,9 @@ impl Root {
                 }
                 // SAFETY: we have just made it, and it is freed by nobody but our own drop.
                 let shared = unsafe { &*new };
+                if parents.is_null() {
+                    shared.lose(self.lost.swap(0, Relaxed));
+                }
                 pump::start(shared);
                 Some(shared)
             }
@@ -296,6 +304,8 @@ pub(crate) struct Shared {
     /// The connection's descriptor, for a fork to close; -1 if there is none.
     pub(crate) socket: AtomicI32,
     is_running: AtomicBool,
+    /// Whether a report has waited for the background thread in vain.
+    is_stuck: AtomicBool,
     is_closed: AtomicBool,
     lost: AtomicU64,
     pub(crate) flush_wanted: AtomicU64,
@@ -309,16 +319,21 @@ impl Shared {
         let wake = Arc::new(Wake::new().ok()?);
         let board = Board::new(Lanes::own(geometry(&options), Arc::clone(&wake)));
         let (lanes, _) = board.current();
+        let mut books = Books::new(lanes);
+        if let Some(trace) = &options.trace {
+            books.holdings.apply(&trace.encode());
+        }
         Some(Arc::new(Shared {
             id: IDS.fetch_add(1, Relaxed),
             identity: new_identity(),
             generation: fork::generation(),
             options,
             board,
-            books: Mutex::new(Books::new(lanes)),
+            books: Mutex::new(books),
             wake,
             socket: AtomicI32::new(-1),
             is_running: AtomicBool::new(true),
+            is_stuck: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             flush_wanted: AtomicU64::new(0),
@@ -383,6 +398,15 @@ impl Shared {
 
     pub(crate) fn take_lost(&self) -> u64 {
         self.lost.swap(0, Relaxed)
+    }
+
+    /// Whether nobody is to wait for the background thread any more.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.is_stuck.load(Relaxed)
+    }
+
+    pub(crate) fn set_stuck(&self, is_stuck: bool) {
+        self.is_stuck.store(is_stuck, Relaxed);
     }
 
     /// Whether the background thread runs.

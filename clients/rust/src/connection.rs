@@ -3,6 +3,7 @@
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -34,8 +35,7 @@ union Control {
 
 impl Connection {
     pub(crate) fn open(path: &Path) -> io::Result<Connection> {
-        let stream = UnixStream::connect(path)?;
-        stream.set_nonblocking(true)?;
+        let stream = connect_at_once(path)?;
         Ok(Connection { stream, answer: Vec::new(), descriptors: Vec::new() })
     }
 
@@ -82,6 +82,35 @@ fn nothing_if_not_now(error: io::Error) -> io::Result<usize> {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(0),
         _ => Err(error),
+    }
+}
+
+/// Connects without waiting: where a server that stands still has too many who wait for it already, that is an error.
+fn connect_at_once(path: &Path) -> io::Result<UnixStream> {
+    let path = path.as_os_str().as_bytes();
+    // SAFETY: an address of zeros is one, of no family.
+    let mut address: libc::sockaddr_un = unsafe { mem::zeroed() };
+    // The last byte stays zero and ends the path.
+    if path.is_empty() || path.contains(&0) || path.len() >= address.sun_path.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    address.sun_family = libc::AF_UNIX as _;
+    for (place, byte) in address.sun_path.iter_mut().zip(path) {
+        *place = byte.cast_signed() as _;
+    }
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: takes no pointers.
+    let descriptor = unsafe { libc::socket(libc::AF_UNIX, kind, 0) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened it for us, and nothing else owns it.
+    let stream = UnixStream::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
+    let length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: reads the address, which is that long and outlives the call.
+    match unsafe { libc::connect(descriptor, (&raw const address).cast(), length) } {
+        0 => Ok(stream),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -40,6 +40,19 @@ impl MemoryType {
         MemoryType::Kernel,
     ];
 
+    /// Its name, as in the `memory_type` label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            MemoryType::Dram => "dram",
+            MemoryType::L1 => "l1",
+            MemoryType::L1Small => "l1_small",
+            MemoryType::Trace => "trace",
+            MemoryType::SystemMemory => "system_memory",
+            MemoryType::CircularBuffer => "cb",
+            MemoryType::Kernel => "kernel",
+        }
+    }
+
     fn of(buffer_type: BufferType) -> MemoryType {
         match buffer_type {
             BufferType::Dram => MemoryType::Dram,
@@ -50,6 +63,9 @@ impl MemoryType {
         }
     }
 }
+
+/// Last words that are kept: three hundred devices with all kinds of memory.
+const SAID_MAX: usize = 2048;
 
 /// What this process has on one device in one kind of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,6 +125,10 @@ pub(crate) struct Holdings {
     /// Circular buffers and kernels, which sizes alone tell: by device, message that adds one, and kind of kernel.
     by_size: HashMap<(i32, u8, u8), (u64, u64)>,
     cells: Vec<Statistic>,
+    /// The last TRACE_CONTEXT.
+    trace: Option<Header>,
+    /// What has been said of devices and of this client, as it was said: the last word of each.
+    said: Vec<Header>,
 }
 
 impl Holdings {
@@ -121,8 +141,15 @@ impl Holdings {
             Kind::CbFree => self.give_back(header, Kind::CbAlloc, 0),
             Kind::KernelLoad => self.take(header, Kind::KernelLoad, header.buffer_type),
             Kind::KernelUnload => self.give_back(header, Kind::KernelLoad, header.buffer_type),
+            Kind::TraceContext => self.trace = Some(*header),
+            Kind::Capacity | Kind::Note => self.say(header),
             _ => {}
         }
+    }
+
+    /// What a server is to be told first: whose trace this process belongs to.
+    pub(crate) fn trace(&self) -> Option<Header> {
+        self.trace
     }
 
     /// The reports from which a server learns all of it.
@@ -141,7 +168,7 @@ impl Holdings {
                 Header { device_id, buffer_type, size_bytes, ..Header::request(kind) }
             })
         });
-        buffers.chain(by_size)
+        self.said.iter().copied().chain(buffers).chain(by_size)
     }
 
     /// The reports with which everything on a device goes when it is closed.
@@ -234,6 +261,17 @@ impl Holdings {
         let cell = self.cell(header.device_id, memory_type_by_size(kind));
         cell.allocated_bytes -= header.size_bytes;
         cell.buffers -= ended;
+    }
+
+    /// As few as the devices, with two kinds of memory or so: a search is fast enough.
+    fn say(&mut self, header: &Header) {
+        let subject = |said: &Header| (said.kind, said.device_id, said.buffer_type);
+        let known = self.said.iter().position(|said| subject(said) == subject(header));
+        match known {
+            Some(index) => self.said[index] = *header,
+            None if self.said.len() < SAID_MAX => self.said.push(*header),
+            None => {}
+        }
     }
 
     fn shrink(&mut self, device: i32, buffer: Buffer) {
@@ -391,6 +429,18 @@ mod tests {
         let rests = statistics.iter().map(|row| (row.device, row.allocated_bytes, row.buffers));
         assert_eq!(rests.collect::<Vec<_>>(), [(1, 0, 0), (1, 0, 0), (1, 0, 0), (2, 100, 1), (2, 200, 2)]);
         assert_eq!(holdings.closing(1), []);
+    }
+
+    #[test]
+    fn the_last_word_about_a_device_is_said_again() {
+        let mut holdings = Holdings::default();
+        for (size_bytes, buffer_type) in [(100, 0), (200, 1), (300, 0)] {
+            holdings.apply(&buffer(Kind::Capacity, 3, size_bytes, buffer_type));
+        }
+        holdings.apply(&buffer(Kind::Note, 0, 0, 1));
+        let told: Vec<_> = holdings.replay().map(|header| (header.kind, header.size_bytes)).collect();
+        assert_eq!(told, [(Kind::Capacity, 300), (Kind::Capacity, 200), (Kind::Note, 0)]);
+        assert_eq!(holdings.statistics(), [], "nothing is held");
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! The rings that the process's threads write into: at first memory of our own, then what the server has made.
 
-use std::sync::atomic::{
-    AtomicBool, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
-};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ttmem_wire::Geometry;
 use ttmem_wire::ring::{self, Producer};
 
+use crate::handover;
 use crate::mapping::Mapping;
 use crate::wake::Wake;
 
@@ -97,7 +96,7 @@ impl Lanes {
     /// Ends a report that has begun.
     #[inline]
     pub(crate) fn end(&self, ring: u32) {
-        self.busy[ring as usize].0.store(0, Release);
+        handover::end(&self.busy[ring as usize].0);
     }
 }
 
@@ -161,18 +160,9 @@ impl Board {
     }
 
     /// Begins a report: its number, if the rings of that epoch are still in force; otherwise the report has to begin anew.
-    ///
-    /// Drawing the number does more than it seems: all who draw are in one order, [`Board::replace`] included. Either this draw comes
-    /// first, and `replace` sees that the thread is busy, or it comes second, and sees the new epoch.
     #[inline]
     pub(crate) fn begin(&self, lanes: &Lanes, ring: u32, epoch: u64) -> Option<u64> {
-        lanes.busy[ring as usize].0.store(1, Relaxed);
-        let order = self.order.0.fetch_add(1, AcqRel);
-        if self.epoch.0.load(Acquire) == epoch {
-            return Some(order);
-        }
-        lanes.end(ring);
-        None
+        handover::begin(&self.order.0, &self.epoch.0, &lanes.busy[ring as usize].0, epoch)
     }
 
     /// Puts other rings into force, and gives the old ones when no thread writes into them any more.
@@ -180,12 +170,11 @@ impl Board {
         let old = {
             let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
             let old = std::mem::replace(&mut *current, lanes);
-            self.epoch.0.fetch_add(1, Release);
+            handover::end_epoch(&self.order.0, &self.epoch.0);
             old
         };
-        self.order.0.fetch_add(1, AcqRel);
         for busy in &old.busy {
-            while busy.0.load(Acquire) != 0 {
+            while handover::is_busy(&busy.0) {
                 wait();
             }
         }

@@ -25,8 +25,12 @@
 
 mod fork;
 mod mapping;
+mod signals;
 mod wake;
 
+mod options;
+
+mod handover;
 mod lanes;
 mod thread_lane;
 
@@ -36,12 +40,15 @@ mod holdings;
 mod pump;
 
 mod client;
+mod watch;
 
 mod monitor;
 
-pub use client::{Client, Options, Overrun};
+pub use client::Client;
 pub use holdings::{MemoryType, Statistic};
 pub use monitor::{Monitor, MonitorError};
+pub use options::{Options, Overrun};
 /// What a [`Monitor`] shows.
 pub use ttmem_wire::stats;
-pub use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, KernelKind};
+pub use ttmem_wire::{BufferType, DEFAULT_SOCKET_PATH, KernelKind, Note, TraceContext};
+pub use watch::Watch;

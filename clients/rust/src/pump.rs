@@ -17,6 +17,7 @@ use crate::client::Shared;
 use crate::connection::{Connection, Incoming};
 use crate::lanes::Lanes;
 use crate::mapping::Mapping;
+use crate::signals::Blocked;
 use crate::wake::Wake;
 
 /// Between two attempts to connect. A server that is there and does not move is tried less and less often, because each attempt may hold
@@ -36,7 +37,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Starts the thread. Without it, reports are counted as lost.
 pub(crate) fn start(shared: &Arc<Shared>) {
     let own = Arc::clone(shared);
-    let signals = Signals::block();
+    let signals = Blocked::all();
     let started = std::thread::Builder::new().name("ttmem-client".into()).spawn(move || {
         Pump::new(&own).run();
         own.stopped();
@@ -44,28 +45,6 @@ pub(crate) fn start(shared: &Arc<Shared>) {
     drop(signals);
     if started.is_err() {
         shared.stopped();
-    }
-}
-
-/// While it lives, this thread and the ones that it starts take no signals: those are the program's.
-struct Signals(libc::sigset_t);
-
-impl Signals {
-    fn block() -> Signals {
-        // SAFETY: any bytes are a signal set, which the calls fill in before they are used; the pointers outlive the calls.
-        unsafe {
-            let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
-            libc::sigfillset(&raw mut all);
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-            Signals(before)
-        }
-    }
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        // SAFETY: the set is the one that was in force before, and outlives the call.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
     }
 }
 
@@ -122,6 +101,7 @@ impl<'a> Pump<'a> {
         let mut closing = None;
         loop {
             let flush_wanted = self.shared.flush_wanted.load(Acquire);
+            self.shared.set_stuck(false);
             if self.shared.board().is_stalled.swap(false, AcqRel) && self.link.is_some() {
                 self.give_up();
             }
@@ -278,6 +258,10 @@ impl<'a> Pump<'a> {
             books.send(&Hello::Renew { number: monotonic_ns(), client: self.shared.identity() }.header());
         }
         self.instance = instance.or(self.instance);
+        // First, because it is refused behind the first span. One that has closed the connection for a HELLO would for this.
+        if let Some(trace) = books.holdings.trace().filter(|_| link.has_asked) {
+            books.send(&trace);
+        }
         books.replay();
     }
 

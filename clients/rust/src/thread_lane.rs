@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use ttmem_wire::ring::{Producer, count_lost, wants_wake};
 use ttmem_wire::{Header, Record};
 
-use crate::client::{Overrun, Shared};
+use crate::client::Shared;
 use crate::fork;
 use crate::lanes::Lanes;
+use crate::options::Overrun;
 
 /// How long the readers may stand still before the server is given up; the list of what is held makes room then.
 const STALL_AFTER: Duration = Duration::from_millis(250);
-/// How long a report waits for readers that stand still. After that our own thread does not run either, and it is lost, and counted.
+/// How long a report waits for readers that stand still. After that our own thread does not run either, and it is lost, and counted, and
+/// so are those that find no room until the thread runs again.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 /// So often a thread that waits only gives up the processor. Then it wakes the readers and sleeps, longer and longer, because those who
 /// wait must not keep the readers from running.
@@ -147,7 +149,11 @@ impl ThreadLane {
                 since = Instant::now();
             }
             let waited = since.elapsed();
-            if shared.overrun() == Overrun::Drop || waited > WAIT_MAX || !shared.is_running() {
+            if waited > WAIT_MAX {
+                // The reports behind this one do not wait as well.
+                shared.set_stuck(true);
+            }
+            if shared.overrun() == Overrun::Drop || shared.is_stuck() || !shared.is_running() {
                 return self.lose(shared);
             }
             if waited > STALL_AFTER {
@@ -241,7 +247,7 @@ mod tests {
     use ttmem_wire::Kind;
 
     use super::*;
-    use crate::client::Options;
+    use crate::options::Options;
 
     /// More than there are rings.
     const THREADS: u64 = 6;
@@ -304,6 +310,15 @@ mod tests {
         (0..20).for_each(|id| allocate(&shared, id));
         assert_eq!(buffers(&shared), 8);
         assert_eq!(shared.books().lost, 12);
+    }
+
+    #[test]
+    fn behind_a_report_that_has_waited_in_vain_nobody_waits() {
+        let shared = shared(Overrun::Wait);
+        shared.set_stuck(true);
+        (0..20).for_each(|id| allocate(&shared, id));
+        assert!(!shared.board().is_stalled.load(Ordering::Relaxed), "a report that waits says so");
+        assert_eq!((buffers(&shared), shared.books().lost), (8, 12));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! before it asked. Until the client has said that it has switched, nothing is taken from them.
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use tracing::warn;
 use ttmem_wire::{DescriptorKind, Features, Geometry, HelloReply};
@@ -13,8 +14,9 @@ use crate::clock;
 use crate::ingest::apply::{BadFrame, Fault};
 use crate::ingest::conversation::Ask;
 use crate::ingest::note::{Note, Packed};
+use crate::ingest::processes::Tracked;
 use crate::ingest::ring::{RingFault, Rings};
-use crate::registry::{Loss, Pages, Rejection};
+use crate::registry::{Loss, Pages, Rejection, RingRefusal};
 
 /// What is handed over with an answer.
 #[derive(Default)]
@@ -75,24 +77,41 @@ impl Session {
         Ok(())
     }
 
-    /// Makes the client's rings; false if it gets none.
+    /// Makes the client's rings; false if it gets none, or has some already.
     fn make_rings(&mut self, geometry: Geometry) -> Result<bool, Fault> {
         let process = self.conversation.applier.join(now())?;
-        if self.rings.is_some() || !process.is_watched() {
+        if self.rings.is_some() {
             return Ok(false);
         }
-        match Rings::new(&self.context.ring_memory, process, self.conversation.applier.peer_uid(), geometry) {
+        match self.rings_of(&process, geometry) {
             Ok(rings) => {
-                self.conversation.has_rings = rings.is_some();
-                self.rings = rings;
+                self.conversation.has_rings = true;
+                self.rings = Some(rings);
             }
-            Err(error) => {
-                if let Some(suppressed) = self.context.throttle.admit("rings", clock::monotonic_ns()) {
-                    warn!(peer = self.conversation.applier.peer_pid(), %error, suppressed, "cannot make rings; the client goes on with frames");
-                }
-            }
+            Err(refusal) => self.context.registry.events().refuse_rings(refusal),
         }
         Ok(self.rings.is_some())
+    }
+
+    fn rings_of(&self, process: &Arc<Tracked>, geometry: Geometry) -> Result<Rings, RingRefusal> {
+        if !process.is_watched() {
+            return Err(RingRefusal::Unwatched);
+        }
+        let applier = &self.conversation.applier;
+        let (peer, uid) = (applier.peer_pid(), applier.peer_uid());
+        let admit = || self.context.throttle.admit("rings", clock::monotonic_ns());
+        let grant = self.context.ring_memory.grant(uid, geometry.bytes()).inspect_err(|refusal| {
+            if let (RingRefusal::UserMemory, Some(suppressed)) = (refusal, admit()) {
+                let bytes = geometry.bytes();
+                warn!(peer, uid, bytes, suppressed, "no memory for rings is left to this user; the client goes on with frames; raise ring_memory_max_bytes if they are wanted");
+            }
+        })?;
+        Rings::new(grant, process, geometry).map_err(|error| {
+            if let Some(suppressed) = admit() {
+                warn!(peer, %error, suppressed, "cannot make rings; the client goes on with frames");
+            }
+            RingRefusal::Unavailable
+        })
     }
 
     /// Applies all that has been in the rings until now; false where that was too much for one turn.

@@ -104,6 +104,8 @@ impl Batch<'_> {
 
     /// What else there is about a process.
     fn restore_rest(&mut self, empty_in_region: Vec<(u16, MemoryType)>, has_ended: bool) {
+        let live = self.ledger.buffers.len();
+        self.ledger.room.restore(live);
         self.ledger.empty_in_region = empty_in_region;
         self.ledger.has_ended = has_ended;
     }

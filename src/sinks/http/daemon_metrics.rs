@@ -54,6 +54,16 @@ impl DaemonMetrics {
         })
     }
 
+    /// Says once which layers of the sandbox are in force.
+    pub fn sandboxed(&self, layers: &[(&str, bool)]) -> prometheus::Result<()> {
+        let labels = metric(daemon::SANDBOX).map_or(&[][..], |metric| metric.labels);
+        let active = GaugeVec::new(opts(daemon::SANDBOX), labels)?;
+        for (layer, is_active) in layers {
+            active.with_label_values(&[layer]).set(f64::from(u8::from(*is_active)));
+        }
+        self.register(Box::new(active))
+    }
+
     /// Metrics that another part of the daemon keeps.
     pub(in crate::sinks) fn register(&self, collector: Box<dyn Collector>) -> prometheus::Result<()> {
         self.registry.register(collector)

@@ -9,6 +9,7 @@ mod fits;
 mod listener;
 mod negotiation;
 mod parameters;
+mod past;
 mod pieces;
 mod problem;
 mod routes;
@@ -23,9 +24,10 @@ use tokio::sync::Semaphore;
 
 pub use daemon_metrics::DaemonMetrics;
 pub use listener::{ListenError, Listener};
-pub use server::serve;
+pub use server::{converse, serve};
 pub use web::Web;
 
+use super::history::Archive;
 use crate::registry::Registry;
 use crate::views::trace::Host;
 use body::Body;
@@ -44,6 +46,7 @@ pub struct Sources {
     pub web: Web,
     /// What ids are derived from.
     pub host: Arc<Host>,
+    past: past::Past,
 }
 
 impl Sources {
@@ -54,9 +57,10 @@ impl Sources {
         processes_max: usize,
         web: Web,
         host: Arc<Host>,
+        archive: Option<Archive>,
     ) -> Sources {
         let scrapes = Arc::new(Semaphore::new(scrape::SCRAPES_MAX));
-        Sources { registry, metrics, processes_max, scrapes, web, host }
+        Sources { registry, metrics, processes_max, scrapes, web, host, past: past::Past::new(archive) }
     }
 
     fn access(&self) -> Arc<web::Access> {

@@ -1,10 +1,8 @@
 //! The parameters in a URL's query, parsed into what the registry understands.
 
-use std::borrow::Cow;
-use std::str::FromStr;
-
 use super::problem::Problem;
-use crate::registry::{BufferFilter, Cursor, DEVICES_MAX, MemoryType};
+use crate::registry::{BufferFilter, Cursor, MemoryType};
+use crate::sinks::query::{Refused, device, limit, memory_type, number, parameters, unknown};
 use crate::views::json::decode_cursor;
 
 /// Buffers in a page, unless asked for otherwise.
@@ -36,7 +34,7 @@ pub(super) struct FitRequest {
 }
 
 impl BufferRequest {
-    pub(super) fn parse(query: Option<&str>) -> Result<BufferRequest, Problem> {
+    pub(super) fn parse(query: Option<&str>) -> Result<BufferRequest, Refused> {
         let mut request = BufferRequest {
             filter: BufferFilter::default(),
             cursor: Cursor::default(),
@@ -48,7 +46,7 @@ impl BufferRequest {
                 "pid" => request.filter.pid = Some(number(&name, &value, "a process id")?),
                 "memory_type" => request.filter.memory_type = Some(memory_type(&value)?),
                 "min_age_seconds" => request.filter.min_age_ns = Some(age_ns(&value)?),
-                "limit" => request.limit = limit(&value)?,
+                "limit" => request.limit = limit(&value, LIMIT_MAX, "buffers")?,
                 "cursor" => request.cursor = cursor(&value)?,
                 _ => {
                     return Err(unknown(
@@ -63,7 +61,7 @@ impl BufferRequest {
 }
 
 impl ProcessRequest {
-    pub(super) fn parse(query: Option<&str>) -> Result<ProcessRequest, Problem> {
+    pub(super) fn parse(query: Option<&str>) -> Result<ProcessRequest, Refused> {
         let mut request = ProcessRequest::default();
         for (name, value) in parameters(query) {
             match name.as_ref() {
@@ -77,7 +75,7 @@ impl ProcessRequest {
 }
 
 impl FitRequest {
-    pub(super) fn parse(query: Option<&str>) -> Result<FitRequest, Problem> {
+    pub(super) fn parse(query: Option<&str>) -> Result<FitRequest, Refused> {
         let (mut size_bytes, mut memory_type_asked, mut device_asked) = (None, MemoryType::Dram, None);
         for (name, value) in parameters(query) {
             match name.as_ref() {
@@ -88,7 +86,7 @@ impl FitRequest {
             }
         }
         let Some(size_bytes) = size_bytes else {
-            return Err(Problem::bad_request("size_bytes is missing: the size that is to fit".to_owned()));
+            return Err(Refused("size_bytes is missing: the size that is to fit".to_owned()));
         };
         Ok(FitRequest { size_bytes, memory_type: memory_type_asked, device: device_asked })
     }
@@ -102,60 +100,18 @@ pub(super) fn refuse_any(query: Option<&str>) -> Result<(), Problem> {
     }
 }
 
-fn parameters(query: Option<&str>) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-    form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-}
-
-fn unknown(name: &str, known: &str) -> Problem {
-    Problem::bad_request(format!("parameter {name:?} is not known; there are {known}"))
-}
-
-fn number<T: FromStr>(name: &str, value: &str, wanted: &str) -> Result<T, Problem> {
-    value.parse().map_err(|_| Problem::bad_request(format!("{name}: {value:?} is not {wanted}")))
-}
-
-fn device(value: &str) -> Result<u16, Problem> {
-    let wanted = "a device index from 0 to 1023";
-    let index = number("device", value, wanted)?;
-    if index < DEVICES_MAX {
-        Ok(index)
-    } else {
-        Err(Problem::bad_request(format!("device: {value:?} is not {wanted}")))
-    }
-}
-
-fn memory_type(value: &str) -> Result<MemoryType, Problem> {
-    MemoryType::from_name(value).ok_or_else(|| {
-        let known = MemoryType::ALL.map(MemoryType::name).join(", ");
-        Problem::bad_request(format!("memory_type: {value:?} is none of {known}"))
-    })
-}
-
-fn age_ns(value: &str) -> Result<u64, Problem> {
+fn age_ns(value: &str) -> Result<u64, Refused> {
     let seconds: f64 = number("min_age_seconds", value, "a number of seconds")?;
     if !seconds.is_finite() || seconds < 0.0 {
-        return Err(Problem::bad_request(format!(
-            "min_age_seconds: {value:?} is not a number of seconds from 0 on"
-        )));
+        return Err(Refused(format!("min_age_seconds: {value:?} is not a number of seconds from 0 on")));
     }
     // A float that is too large for the integer becomes its maximum.
     Ok((seconds * 1e9) as u64)
 }
 
-fn limit(value: &str) -> Result<usize, Problem> {
-    let limit = number("limit", value, "a number of buffers")?;
-    if (1..=LIMIT_MAX).contains(&limit) {
-        return Ok(limit);
-    }
-    Err(Problem::bad_request(format!(
-        "limit: {value:?} is not from 1 to {LIMIT_MAX}; page with cursor for more"
-    )))
-}
-
-fn cursor(value: &str) -> Result<Cursor, Problem> {
-    decode_cursor(value).ok_or_else(|| {
-        Problem::bad_request(format!("cursor: {value:?} is not one; take next_cursor of the page before"))
-    })
+fn cursor(value: &str) -> Result<Cursor, Refused> {
+    decode_cursor(value)
+        .ok_or_else(|| Refused(format!("cursor: {value:?} is not one; take next_cursor of the page before")))
 }
 
 #[cfg(test)]

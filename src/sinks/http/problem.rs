@@ -5,6 +5,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use super::Body;
+use crate::sinks::query::Refused;
 
 /// Why a request was not answered as it wished: the requester's fault, and what to do.
 #[derive(Debug)]
@@ -34,6 +35,11 @@ impl Problem {
 
     pub(super) fn internal(detail: String) -> Problem {
         Problem { status: StatusCode::INTERNAL_SERVER_ERROR, detail, header: None }
+    }
+
+    /// Something that this daemon could have, and has not.
+    pub(super) fn absent(detail: String) -> Problem {
+        Problem { status: StatusCode::NOT_FOUND, detail, header: None }
     }
 
     pub(super) fn not_found(path: &str) -> Problem {
@@ -76,5 +82,11 @@ impl Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.extend(self.header);
         response
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Problem {
+        Problem::bad_request(refused.0)
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::parameters::{BufferRequest, FitRequest, ProcessRequest, refuse_any};
 use super::problem::Problem;
-use super::{Body, Sources, fits, scrape};
+use super::{Body, Sources, fits, past, scrape};
 use crate::clock;
 use crate::registry::Time;
 use crate::views::{findings, json};
@@ -32,13 +32,20 @@ pub(super) async fn answer<B>(sources: &Arc<Sources>, request: &Request<B>) -> R
         "/api/v1/devices" => {
             refuse_any(query).map(|()| to_json(&json::Devices::of(&sources.registry.snapshot(now()))))
         }
-        "/api/v1/processes" => ProcessRequest::parse(query).map(|request| processes(sources, &request)),
-        "/api/v1/buffers" => BufferRequest::parse(query).map(|request| buffers(sources, &request)),
+        "/api/v1/processes" => {
+            ProcessRequest::parse(query).map(|request| processes(sources, &request)).map_err(Problem::from)
+        }
+        "/api/v1/buffers" => {
+            BufferRequest::parse(query).map(|request| buffers(sources, &request)).map_err(Problem::from)
+        }
         "/api/v1/leaks" => {
             refuse_any(query).map(|()| to_json(&findings::Leaks::of(&sources.registry.snapshot(now()))))
         }
         "/api/v1/fits" => FitRequest::parse(query)
-            .map(|request| to_json(&fits::answer(&sources.registry.snapshot(now()), &request))),
+            .map(|request| to_json(&fits::answer(&sources.registry.snapshot(now()), &request)))
+            .map_err(Problem::from),
+        "/api/v1/range" => past::range(sources, query).await,
+        "/api/v1/events" => past::events(sources, query).await,
         path => Err(Problem::not_found(path)),
     };
     answer.unwrap_or_else(Problem::into_response)
@@ -58,7 +65,7 @@ fn buffers(sources: &Sources, request: &BufferRequest) -> Response<Body> {
     to_json(&json::Buffers::of(&page, time))
 }
 
-fn to_json(value: &impl Serialize) -> Response<Body> {
+pub(super) fn to_json(value: &impl Serialize) -> Response<Body> {
     // Maps have string keys and floats are finite throughout: these shapes always serialize.
     let mut text = serde_json::to_vec(value).unwrap_or_default();
     text.push(b'\n');

@@ -139,7 +139,7 @@ mod tests {
         let metrics = DaemonMetrics::new("0.0.0", "none", 0.0).expect("new names");
         let web = Web::load(None).expect("nothing to read");
         let host = Host { name: "h".into(), id: "1".into(), boot_id: "2".into() };
-        Arc::new(Sources::new(Arc::new(registry), metrics, 1, web, Arc::new(host)))
+        Arc::new(Sources::new(Arc::new(registry), metrics, 1, web, Arc::new(host), None))
     }
 
     #[test]

@@ -67,6 +67,17 @@ pub async fn serve(listeners: Vec<Listener>, sources: Arc<Sources>, stop: watch:
     }
 }
 
+/// Answers the requests of one connection that is there already, as over a Unix socket.
+pub async fn converse(
+    sources: Arc<Sources>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    stop: watch::Receiver<bool>,
+) {
+    let graceful = GracefulShutdown::new();
+    let watcher = graceful.watcher();
+    Connection { peer: Peer::Local, sources, watcher, stop }.answer(stream).await;
+}
+
 async fn accept(
     listener: Listener,
     connections: Arc<Connections>,

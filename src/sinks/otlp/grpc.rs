@@ -1,4 +1,4 @@
-//! The part of gRPC that a unary call needs: a message's frame, and the status behind the answer.
+//! What a collector's gRPC answer says: its message, or the status behind it.
 
 use std::time::Duration;
 
@@ -11,9 +11,7 @@ use prost::Message;
 
 use super::account::FailureReason;
 use super::transport::{Failure, read};
-
-/// A frame's head: whether the message is compressed, and its length.
-const HEAD_BYTES: usize = 5;
+use crate::grpc::message;
 
 /// gRPC's status codes, as far as OTLP gives them a meaning.
 mod code {
@@ -62,16 +60,6 @@ struct Delay {
     nanos: i32,
 }
 
-/// A message as gRPC sends it.
-pub(super) fn frame(message: &[u8], is_compressed: bool) -> std::io::Result<Bytes> {
-    let length = u32::try_from(message.len()).map_err(std::io::Error::other)?;
-    let mut frame = Vec::with_capacity(HEAD_BYTES + message.len());
-    frame.push(u8::from(is_compressed));
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(message);
-    Ok(Bytes::from(frame))
-}
-
 /// The message in an answer, or why there is none.
 pub(super) async fn answer(response: Response<Incoming>) -> Result<Bytes, Failure> {
     let (head, body) = response.into_parts();
@@ -85,7 +73,8 @@ pub(super) async fn answer(response: Response<Incoming>) -> Result<Bytes, Failur
     let collected = read(body).await?;
     let trailers = collected.trailers().cloned().unwrap_or_default();
     status(&trailers)?;
-    message(&collected.to_bytes())
+    let body = collected.to_bytes();
+    message(&body).ok_or_else(|| Failure::new(FailureReason::Unavailable, "the answer is not a gRPC message"))
 }
 
 /// A proxy's answer, or a server's that speaks no gRPC. What gRPC makes of HTTP's codes is what they mean for OTLP over HTTP.
@@ -98,20 +87,6 @@ fn not_grpc(status: StatusCode) -> Failure {
         _ => FailureReason::Rejected,
     };
     Failure::new(reason, format!("HTTP {status} in place of a gRPC answer"))
-}
-
-fn message(body: &Bytes) -> Result<Bytes, Failure> {
-    match body.get(..HEAD_BYTES) {
-        // Compression was not asked for, so the first byte is zero.
-        Some([0, length @ ..]) if body.len() - HEAD_BYTES == length_of(length) => {
-            Ok(body.slice(HEAD_BYTES..))
-        }
-        _ => Err(Failure::new(FailureReason::Unavailable, "the answer is not a gRPC message")),
-    }
-}
-
-fn length_of(bytes: &[u8]) -> usize {
-    bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte))
 }
 
 /// What the trailers, or the head of an answer without a message, say.
@@ -195,15 +170,5 @@ mod tests {
         check("3", Some(&details), FailureReason::Rejected);
         let failure = status(&trailers("14", Some(&details))).expect_err("not ok");
         assert_eq!(failure.wait, Some(Duration::from_millis(2500)));
-    }
-
-    #[test]
-    fn frames_come_back() {
-        let framed = frame(b"abc", false).expect("short");
-        assert_eq!(framed.as_ref(), [0, 0, 0, 0, 3, b'a', b'b', b'c']);
-        assert_eq!(message(&framed).expect("a frame").as_ref(), b"abc");
-        assert!(message(&Bytes::from_static(b"\0\0\0\0")).is_err());
-        assert!(message(&Bytes::from_static(b"\0\0\0\0\x02a")).is_err());
-        assert!(message(&Bytes::from_static(b"\x01\0\0\0\x01a")).is_err());
     }
 }

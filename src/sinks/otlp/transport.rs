@@ -25,6 +25,7 @@ use super::account::FailureReason;
 use super::grpc;
 use super::tls;
 use crate::config::{OtlpCompression, OtlpProtocol, OtlpSignal};
+use crate::grpc::frame;
 
 /// A collector's answer has a few bytes, or a sentence.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -112,7 +113,7 @@ impl Transport {
             }
         };
         match self.protocol {
-            OtlpProtocol::Grpc => grpc::frame(&message, is_compressed),
+            OtlpProtocol::Grpc => frame(&message, is_compressed),
             OtlpProtocol::Http => Ok(Bytes::from(message)),
         }
     }

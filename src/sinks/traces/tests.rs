@@ -47,7 +47,17 @@ impl Stage {
     fn process(&self, pid: u32, seconds: u64) -> Arc<Process> {
         let (uid, cgroup, start_time_seconds, source) = (1000, None, None, Source::Socket);
         let (name, user) = ("model".into(), "ml".into());
-        let info = ProcessInfo { name, uid, user, cgroup, container: None, start_time_seconds, source };
+        let info = ProcessInfo {
+            name,
+            uid,
+            user,
+            cgroup,
+            container: None,
+            ns_pid: None,
+            slurm: None,
+            start_time_seconds,
+            source,
+        };
         self.registry.process(Identity { pid, start_ticks: 1 }, seconds * SECOND_NS, info)
     }
 

@@ -29,6 +29,8 @@ fn hold(registry: &Registry, pid: u32, seconds: u64, id: u64, bytes: u64) {
         user: "ml".into(),
         cgroup: None,
         container: None,
+        ns_pid: None,
+        slurm: None,
         start_time_seconds: None,
         source: Source::Socket,
     };
@@ -102,6 +104,8 @@ fn a_process_that_comes_after_another_with_its_pid_begins_anew() {
             user: String::new(),
             cgroup: None,
             container: None,
+            ns_pid: None,
+            slurm: None,
             start_time_seconds: None,
             source: Source::Socket,
         },

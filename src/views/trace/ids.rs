@@ -91,7 +91,17 @@ mod tests {
     fn process(pid: u32) -> Arc<Process> {
         let (uid, cgroup, start_time_seconds, source) = (0, None, None, Source::Socket);
         let (name, user) = ("model".into(), "root".into());
-        let info = ProcessInfo { name, uid, user, cgroup, container: None, start_time_seconds, source };
+        let info = ProcessInfo {
+            name,
+            uid,
+            user,
+            cgroup,
+            container: None,
+            ns_pid: None,
+            slurm: None,
+            start_time_seconds,
+            source,
+        };
         Registry::new(0).process(Identity { pid, start_ticks: 123 }, 5_000_000_000, info)
     }
 

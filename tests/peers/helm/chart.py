@@ -24,7 +24,9 @@ OLDEST, NEWEST = "1.31", "1.37"  # objects have to be valid in both; the schema'
 COPIES = [("alerts", "*.rules.yml", "rules"), ("dashboards", "*.json", "dashboards")]
 
 # Settings of the daemon that the chart sets from values of its own.
-CHART_SETS = {"socket", "listen", "shm_dir", "container_log_dir", "web_config"}
+CHART_SETS = {
+    "socket", "listen", "shm_dir", "container_log_dir", "kubelet_pods_socket", "kubelet_resources_socket", "web_config",
+}
 
 NAME = {"type": "string", "pattern": "^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$", "maxLength": 53}
 STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}

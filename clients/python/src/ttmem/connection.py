@@ -102,10 +102,10 @@ class Connection:
                     return False
                 time.sleep(PAUSE_SECONDS_MIN)
 
-    def close(self) -> None:
-        """Sends what waits, if the daemon takes it, and ends. Reports are ignored from then on."""
+    def close(self, seconds: float = EXIT_SECONDS) -> None:
+        """Sends what waits, if the daemon takes it within that time, and ends. Reports are ignored from then on."""
         if self._has_told or self._queue:
-            self.flush(EXIT_SECONDS)
+            self.flush(seconds)
         with self.lock:
             self._is_closed = True
             self._notify()
@@ -237,8 +237,8 @@ def _readable(connected: socket.socket, wake: socket.socket | None = None, secon
 
 def _before_exit() -> None:
     for connection in list(_all):
-        if connection._has_told:
-            connection.close()
+        # One try for a program that has been too short to find out whether there is a daemon.
+        connection.close(EXIT_SECONDS if connection._has_told else 0)
 
 
 def _in_a_fork() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 import struct
 
 FRAME_BYTES = 144
@@ -22,6 +23,9 @@ _TOTALS_AT = 40
 _INFO = struct.Struct("<2Q6I")
 _INFO_AT = 88
 _TAIL = bytes(FRAME_BYTES - _HEADER.size)
+
+#: W3C allows lower-case digits alone; versions after 00 may go on behind a hyphen, and there is no ff.
+_TRACEPARENT = re.compile(r"(?:00(?=.{53}\Z)|(?!00|ff)[0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 
 
 class BufferType(enum.IntEnum):
@@ -116,17 +120,12 @@ def device_info(reply: bytes) -> tuple[int, ...]:
 
 
 def trace_context(traceparent: str) -> bytes | None:
-    """The message for a W3C traceparent; None for one that says nothing."""
-    version, _, rest = traceparent.strip().partition("-")
-    trace_id, _, rest = rest.partition("-")
-    parent_id, _, flags = rest.partition("-")
-    try:
-        trace, parent = bytes.fromhex(trace_id), bytes.fromhex(parent_id)
-        is_valid = len(trace) == 16 and len(parent) == 8 and any(trace) and any(parent) and version != "ff"
-        flag = int(flags[:2], 16)
-    except ValueError:
+    """The message for a W3C traceparent; None for one that is not valid."""
+    known = _TRACEPARENT.fullmatch(traceparent)
+    if known is None:
         return None
-    if not is_valid:
+    trace_id, parent_id, flags = (bytes.fromhex(part) for part in known.groups())
+    if not any(trace_id) or not any(parent_id):
         return None
-    first, last, parent_number = (int.from_bytes(part, "little") for part in (trace[:8], trace[8:], parent))
-    return frame(Kind.TRACE_CONTEXT, size=first, buffer_type=flag, buffer_id=last, timestamp=parent_number)
+    first, last, parent_number = (int.from_bytes(part, "little") for part in (trace_id[:8], trace_id[8:], parent_id))
+    return frame(Kind.TRACE_CONTEXT, size=first, buffer_type=flags[0], buffer_id=last, timestamp=parent_number)

@@ -1,0 +1,5 @@
+//! Fuzzes any bytes, as what an HTTP client sends.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ttmem_fuzz::checks::http(data));

@@ -1,0 +1,3 @@
+//! The checks that the fuzz targets share with `cargo test`.
+
+pub mod checks;

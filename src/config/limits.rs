@@ -1,0 +1,80 @@
+//! The settings that bound what peers and the daemon itself may do.
+
+use super::settings::{CLIENTS, Kind, Setting};
+use super::values::{Range, Sandbox};
+use super::written::quoted;
+
+/// As many as fit into 256 GB.
+const BUFFERS: Range = Range { min: 1, max: 1 << 32 };
+
+/// For a number that follows from others unless it is said.
+const AUTO: &str = "auto";
+
+pub(super) const USER_CLIENTS_MAX: Setting = Setting {
+    key: "user_clients_max",
+    flag: "user-clients-max",
+    section: "Client socket",
+    value_name: "N",
+    kind: Kind::Number(CLIENTS),
+    default: AUTO,
+    reload: false,
+    help: "Clients of one user connected at once, at most",
+    details: "1 to 1000000. auto leaves an eighth of clients_max to the others. One more is refused and counted.",
+    apply: |config, text| unless_auto(text, CLIENTS).map(|count| config.user_clients_max = count),
+    show: |config| or_auto(config.user_clients_max),
+};
+
+pub(super) const BUFFERS_MAX: Setting = Setting {
+    key: "buffers_max",
+    flag: "buffers-max",
+    section: "Client socket",
+    value_name: "N",
+    kind: Kind::Number(BUFFERS),
+    default: "33554432",
+    reload: false,
+    help: "Live buffers of all processes, at most",
+    details: "1 to 4294967296. Each takes about 60 bytes of memory. One more is refused and counted, and what is \
+              shown lacks it; one process has 16777216 at most.",
+    apply: |config, text| BUFFERS.parse(text).map(|count| config.buffers_max = count),
+    show: |config| config.buffers_max.to_string(),
+};
+
+pub(super) const USER_BUFFERS_MAX: Setting = Setting {
+    key: "user_buffers_max",
+    flag: "user-buffers-max",
+    section: "Client socket",
+    value_name: "N",
+    kind: Kind::Number(BUFFERS),
+    default: AUTO,
+    reload: false,
+    help: "Live buffers of one user's processes, at most",
+    details: "1 to 4294967296. auto leaves an eighth of buffers_max to the others.",
+    apply: |config, text| unless_auto(text, BUFFERS).map(|count| config.user_buffers_max = count),
+    show: |config| or_auto(config.user_buffers_max),
+};
+
+pub(super) const SANDBOX: Setting = Setting {
+    key: "sandbox",
+    flag: "sandbox",
+    section: "Security",
+    value_name: "WHAT",
+    kind: Kind::Choice(Sandbox::NAMES),
+    default: "full",
+    reload: false,
+    help: "What the daemon gives up before it serves anybody",
+    details: "full: to run programs, to change files but beside its sockets, to look into other processes, and \
+              every privilege and system call that it has no use for. calls: the same, but files and processes \
+              are left to what its user may do; for a /proc that hides other users' processes. off: nothing. What \
+              the kernel does not offer is told at the start. With demo it is off, as that starts programs.",
+    apply: |config, text| Sandbox::parse(text).map(|what| config.sandbox = what),
+    show: |config| quoted(config.sandbox.name()),
+};
+
+fn unless_auto<T: TryFrom<u64>>(text: &str, range: Range) -> Result<Option<T>, String> {
+    if text == AUTO { Ok(None) } else { range.parse(text).map(Some) }
+}
+
+/// A number as it is, and the word that stands for none as a string.
+fn or_auto(number: Option<impl std::fmt::Display>) -> String {
+    number.map_or_else(|| quoted(AUTO), |number| number.to_string())
+}
