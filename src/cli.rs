@@ -5,9 +5,11 @@ mod fits;
 mod history;
 mod man;
 mod pages;
+mod random;
 mod run;
 pub mod screen;
 mod server;
+pub mod soak;
 pub mod status;
 mod top;
 mod trust;
@@ -62,6 +64,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> 
         Some(("history", matches)) => history::run(matches),
         Some(("run", matches)) => run::run(matches),
         Some(("demo", matches)) => demo::run(matches),
+        Some(("soak", matches)) => soak::run(matches),
         Some(("bench", matches)) => bench::run(matches),
         Some(("check-config", matches)) => check_config(matches),
         Some(("completions", matches)) => completions(matches),
@@ -123,6 +126,7 @@ fn command() -> Command {
             history::command(),
             run::command(),
             demo::command(),
+            soak::command(),
             bench::command(),
             check_config_command(),
             completions_command(),

@@ -104,7 +104,7 @@ async fn serve(
         .context("cannot make metrics")?;
     metrics.reloaded(started_seconds);
     metrics.sandboxed(sandbox).context("cannot make metrics")?;
-    if let Some(journal) = journal {
+    if config.state_dir.is_some() {
         state::show(journal, &metrics).context("cannot make metrics")?;
     }
     let web = Web::load(config.web_config.as_deref())?;

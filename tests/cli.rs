@@ -57,7 +57,9 @@ fn no_command_lists_the_commands() {
     let output = ttmem(&[]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.starts_with("ttmem: ") && stderr.lines().count() == 1, "{stderr}");
-    for command in ["serve", "status", "top", "run", "demo", "bench", "check-config", "completions", "man"] {
+    for command in
+        ["serve", "status", "top", "run", "demo", "soak", "bench", "check-config", "completions", "man"]
+    {
         assert!(stderr.contains(command), "{command}");
     }
     assert_eq!(output.status.code(), Some(2));
@@ -85,7 +87,7 @@ fn help_shows_defaults_and_variables() {
         help.contains("[env: TTMEM_SERVER]") && help.contains("[default: http://127.0.0.1:8080]"),
         "{help}"
     );
-    for command in ["top", "run", "demo", "bench", "check-config", "completions", "man"] {
+    for command in ["top", "run", "demo", "soak", "bench", "check-config", "completions", "man"] {
         assert!(printed(&[command, "--help"]).contains("Usage: "), "{command}");
     }
 }

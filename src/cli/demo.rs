@@ -5,7 +5,6 @@
 //! this binary again, started with `--worker`.
 
 mod holdings;
-mod random;
 mod reporter;
 mod supervisor;
 mod worker;

@@ -10,8 +10,11 @@ use super::http::DaemonMetrics;
 use crate::journal::{Journal, JournalFigures};
 use crate::registry::metrics::{daemon, metric};
 
-/// Shows the figures of a journal from now on.
-pub fn show(journal: Arc<Journal>, metrics: &DaemonMetrics) -> prometheus::Result<()> {
+/// Shows the figures of a journal from now on; where none could be begun, that nothing is kept.
+pub fn show(journal: Option<Arc<Journal>>, metrics: &DaemonMetrics) -> prometheus::Result<()> {
+    let Some(journal) = journal else {
+        return metrics.register(Box::new(IntGauge::with_opts(opts(daemon::STATE_KEPT))?));
+    };
     let descriptions = Families::new()?.all().iter().flat_map(|family| family.desc()).cloned().collect();
     metrics.register(Box::new(StateMetrics { journal, descriptions }))
 }
@@ -33,6 +36,10 @@ struct Families {
     damaged: IntCounter,
 }
 
+fn opts(name: &str) -> Opts {
+    Opts::new(name, metric(name).map_or(name, |metric| metric.help))
+}
+
 impl Collector for StateMetrics {
     fn desc(&self) -> Vec<&Desc> {
         self.descriptions.iter().collect()
@@ -48,7 +55,6 @@ impl Collector for StateMetrics {
 
 impl Families {
     fn new() -> prometheus::Result<Families> {
-        let opts = |name: &str| Opts::new(name, metric(name).map_or(name, |metric| metric.help));
         Ok(Families {
             is_on: IntGauge::with_opts(opts(daemon::STATE_KEPT))?,
             journal_bytes: IntGauge::with_opts(opts(daemon::STATE_JOURNAL_BYTES))?,

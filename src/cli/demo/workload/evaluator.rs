@@ -5,8 +5,8 @@ use std::time::Duration;
 use ttmem_wire::BufferType;
 
 use super::super::holdings::{Holdings, Memory};
-use super::super::random::Random;
 use super::{DEVICE_DRAM_BYTES, KIB, MIB, Next, Step, Workload};
+use crate::cli::random::Random;
 
 const DEVICE: u16 = 0;
 

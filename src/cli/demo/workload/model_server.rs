@@ -7,8 +7,8 @@ use std::time::Duration;
 use ttmem_wire::{BufferType, KernelKind};
 
 use super::super::holdings::{Holdings, Memory};
-use super::super::random::Random;
 use super::{KIB, MIB, Step, Workload};
+use crate::cli::random::Random;
 
 const LAYERS: u32 = 32;
 const LAYER_PAUSE: Duration = Duration::from_millis(45);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use ttmem_wire::BufferType;
 
 use super::super::holdings::{Holdings, Memory};
-use super::super::random::Random;
 use super::{MIB, Next, Step, Workload, notebook_budget};
+use crate::cli::random::Random;
 
 /// What the notebook needs in earnest.
 const TENSORS: u64 = 10;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use ttmem_wire::{BufferType, KernelKind};
 
 use super::super::holdings::{Holdings, Memory};
-use super::super::random::Random;
 use super::{KIB, MIB, Step, Workload};
+use crate::cli::random::Random;
 
 /// The tensors of the model and the text encoder, and how many are loaded at a time.
 const TENSORS: u32 = 684;

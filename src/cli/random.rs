@@ -1,12 +1,12 @@
 //! A small generator of numbers that look random and are the same in every run.
 
 /// SplitMix64: one multiplication chain per number, and every seed is a good one.
-pub(super) struct Random {
+pub(in crate::cli) struct Random {
     state: u64,
 }
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in crate::cli) fn new(seed: u64) -> Self {
         Self { state: seed }
     }
 
@@ -19,7 +19,7 @@ impl Random {
     }
 
     /// A number from `lowest` to `highest`, both included.
-    pub(super) fn between(&mut self, lowest: u64, highest: u64) -> u64 {
+    pub(in crate::cli) fn between(&mut self, lowest: u64, highest: u64) -> u64 {
         lowest + self.next() % (highest - lowest + 1)
     }
 }
