@@ -53,6 +53,8 @@ pub(super) struct Drill {
     workers: Vec<Worker>,
     pub(super) tally: Tally,
     recent: VecDeque<String>,
+    /// Whether a process has ended by whose word alone it is known what it sent: nobody can ask any more whether that has been read.
+    may_be_unread: bool,
 }
 
 impl Drill {
@@ -71,6 +73,7 @@ impl Drill {
             workers: Vec::new(),
             tally: Tally::new(),
             recent: VecDeque::new(),
+            may_be_unread: false,
         };
         drill.totals()?;
         Ok(drill)
@@ -300,6 +303,7 @@ impl Drill {
         let Some(index) = self.pick(|worker| !worker.is_stopped) else { return Ok(()) };
         let worker = self.workers.swap_remove(index);
         self.ended(&worker);
+        self.may_be_unread = true;
         self.tally.fault("processes that end with all they hold");
         worker.leave()
     }
@@ -328,6 +332,7 @@ impl Drill {
         self.report(index)?;
         let worker = self.workers.swap_remove(index);
         self.ended(&worker);
+        self.may_be_unread = true;
         self.tally.fault("processes killed with reports on their way");
         worker.kill()
     }
@@ -463,9 +468,11 @@ impl Drill {
             let differences = told.differences(&self.model);
             if differences.exact.is_empty() && differences.library.is_empty() {
                 self.tally.comparisons += 1;
+                self.may_be_unread = false;
                 return Ok(());
             }
-            if !differences.exact.is_empty() || Instant::now() > deadline {
+            let is_final = !differences.exact.is_empty() && !self.may_be_unread;
+            if is_final || Instant::now() > deadline {
                 self.tally.lost += differences.lost;
                 self.tally.ghosts += differences.ghosts;
                 let all: Vec<String> = differences.exact.into_iter().chain(differences.library).collect();
