@@ -15,7 +15,7 @@ use support::mock::Board;
 use support::otlp::{Collector, Rotel};
 use support::regions::{dump_region, slot_of};
 use support::trace::{process_ended, spans};
-use support::{Daemon, Directory, Metrics, Peer, peers, ttmem};
+use support::{Daemon, Directory, Metrics, Peer, copy_ttmem, peers, ttmem};
 
 /// Where tt-metal always publishes its regions.
 const SHM: &str = "/dev/shm";
@@ -232,7 +232,7 @@ fn a_daemon_that_may_not_read_the_region_says_what_to_do() {
     let program = if rustix::process::geteuid().is_root() {
         // Another user must be able to start the program and to make a socket beside it.
         let program = directory.join("ttmem");
-        fs::copy(env!("CARGO_BIN_EXE_ttmem"), &program).unwrap();
+        copy_ttmem(&program);
         chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
         let mut command = Command::new("setpriv");
         let nobody = NOBODY.to_string();

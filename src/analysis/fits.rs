@@ -35,9 +35,6 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// All of them.
-    pub const ALL: [Verdict; 4] = [Verdict::Fits, Verdict::Fragmented, Verdict::Full, Verdict::Unknown];
-
     /// What the API says.
     pub const fn name(self) -> &'static str {
         match self {

@@ -49,8 +49,6 @@ pub struct Detector {
     tracks: HashMap<Group, Track>,
     /// Since when a process's memory is suspected.
     suspected: HashMap<Group, u64>,
-    /// How many groups there was no room for at the last look.
-    passed_over: usize,
 }
 
 impl Detector {
@@ -58,7 +56,6 @@ impl Detector {
     pub fn look(&mut self, sightings: &[Sighting], now_ns: u64) -> Vec<Suspicion> {
         let mut seen: Vec<Seen<'_>> = sightings.iter().flat_map(groups).collect();
         seen.sort_by_key(|seen| std::cmp::Reverse(seen.held_bytes));
-        self.passed_over = seen.len().saturating_sub(TRACKS_MAX);
         seen.truncate(TRACKS_MAX);
         let mut before = std::mem::take(&mut self.tracks);
         let mut surest: HashMap<Group, (Group, Growth, &Arc<Process>)> = HashMap::new();
@@ -83,11 +80,6 @@ impl Detector {
         self.suspected.retain(|place, _| still.contains(place));
         suspicions.sort_by(|left, right| right.score.total_cmp(&left.score));
         suspicions
-    }
-
-    /// Groups that are not followed, because there are too many that hold more.
-    pub fn passed_over(&self) -> usize {
-        self.passed_over
     }
 
     fn suspicion(

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use sd_notify::NotifyState;
 
 use super::note::Note;
+use super::now;
 use crate::activation::KEPT_PREFIX;
-use crate::clock;
 use crate::journal::{Journal, Journalled, Moment};
 use crate::registry::Time;
 
@@ -161,9 +161,4 @@ impl Diary {
 
 fn moment(time: Time) -> Moment {
     Moment { monotonic_ns: time.monotonic_ns, unix_ns: time.unix_ns }
-}
-
-fn now() -> Time {
-    let (monotonic_ns, unix_ns) = clock::now();
-    Time { monotonic_ns, unix_ns }
 }

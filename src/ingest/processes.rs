@@ -21,14 +21,14 @@ use super::containers::Containers;
 use super::diary::Diary;
 use super::exit::exit_of;
 use super::note::{Birth, Note};
+use super::now;
 use super::peer::open_pidfd;
 use super::procfs::{ProcessFacts, start_ticks_of, ticks_to_ns, user_name};
 use super::reporters::{ClientImage, ProcessClient, Reporters};
 use super::stream::watch;
 use super::throttle::Throttle;
-use crate::clock;
 use crate::registry::{
-    Container, Identity, MemoryType, Process, ProcessInfo, ProcessMemory, Registry, Source, Time,
+    Container, Identity, MemoryType, Process, ProcessInfo, ProcessMemory, Registry, Source,
 };
 
 /// How long after a process's end its sockets may still be read before what it holds is reclaimed. Its own sockets are at their
@@ -447,11 +447,6 @@ impl Processes {
 
 pub(super) fn start_time_seconds(start_ticks: u64) -> f64 {
     now().unix_seconds_of(ticks_to_ns(start_ticks))
-}
-
-fn now() -> Time {
-    let (monotonic_ns, unix_ns) = clock::now();
-    Time { monotonic_ns, unix_ns }
 }
 
 /// No process has started that many ticks after its host.

@@ -87,6 +87,13 @@ impl Drop for Directory {
     }
 }
 
+/// The program under test, copied to `target`. By a process of its own: what this one has open for writing, a child that another
+/// test starts at that moment has open as well, and a file that is open for writing cannot be executed.
+pub fn copy_ttmem(target: &Path) {
+    let status = Command::new("cp").arg(env!("CARGO_BIN_EXE_ttmem")).arg(target).status().unwrap();
+    assert!(status.success(), "cp to {}: {status}", target.display());
+}
+
 /// The program under test.
 pub fn ttmem() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ttmem"));
