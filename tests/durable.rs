@@ -300,6 +300,38 @@ fn a_connection_is_not_closed_by_an_upgrade_and_a_question_is_answered_once() {
 }
 
 #[test]
+fn a_supervisor_that_does_not_listen_holds_nobody_up() {
+    let supervised = Supervised::start(&[]);
+    let mut client = Connection { stream: supervised.connect(), frame_bytes: 72 };
+    client.send(&[Frame::alloc(0, 4096, 1)]);
+    assert_eq!(client.query(0).dram(), 4096);
+    supervised.be_deaf(true);
+    let room: usize =
+        std::fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").unwrap().trim().parse().unwrap();
+    // More than wait at a deaf supervisor's socket, and more than there are threads to hold up.
+    let mut others: Vec<Connection> = (0..room + 32)
+        .map(|_| {
+            let mut other = Connection { stream: supervised.connect(), frame_bytes: 72 };
+            other.send(&[Frame::query(0)]);
+            other
+        })
+        .collect();
+    for _ in 0..32 {
+        assert_eq!(client.query(0).dram(), 4096, "whoever is connected is answered");
+    }
+    for other in &mut others {
+        assert_eq!(other.reply().dram(), 4096, "and whoever comes");
+    }
+    assert!(supervised.log_text().contains("the supervisor cannot keep a connection"));
+    supervised.be_deaf(false);
+    drop(others);
+    wait_for("what nobody uses to be forgotten", || (supervised.kept() == 1).then_some(()));
+    let late = Connection { stream: supervised.connect(), frame_bytes: 72 };
+    wait_for("the next one to be kept", || (supervised.kept() == 2).then_some(()));
+    drop(late);
+}
+
+#[test]
 fn what_died_with_nobody_watching_is_reclaimed() {
     let mut supervised = Supervised::start(&[]);
     let mut peer = Peer::start(
