@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use sd_notify::NotifyState;
 
 use super::note::Note;
-use super::now;
+use super::{now, session};
 use crate::activation::KEPT_PREFIX;
 use crate::journal::{Journal, Journalled, Moment};
 use crate::registry::Time;
@@ -115,14 +115,14 @@ impl Diary {
         journal.writer(self.writer).note(journal, self.session, moment(time), &note.encode())
     }
 
-    /// Receives from the session's connection into the journal; `None` where there is none.
+    /// Receives from the session's connection into the journal, and says when; `None` where there is none.
     pub(super) fn receive(
         &self,
         connection: BorrowedFd<'_>,
         space: &mut [u8],
-        time: Time,
-    ) -> Option<io::Result<Journalled>> {
+    ) -> Option<io::Result<(Journalled, Time)>> {
         let journal = self.journal.as_ref()?;
+        let time = session::now();
         loop {
             let received = journal.writer(self.writer).receive(
                 journal,
@@ -134,7 +134,7 @@ impl Diary {
             match received {
                 // Said of a connection whose client left our answers unread, before what it had sent itself is given.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
-                received => return Some(received),
+                received => return Some(received.map(|journalled| (journalled, time))),
             }
         }
     }
