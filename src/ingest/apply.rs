@@ -187,8 +187,9 @@ impl Applier {
     ) -> Result<Option<u64>, Fault> {
         let buffer_types = self.buffer_types(layout);
         let mut budget = TURN_BUDGET;
-        let mut next = messages.next().transpose()?;
-        while let Some((mut message, mut at)) = next {
+        let Some(first) = messages.next() else { return Ok(None) };
+        let (mut message, mut at) = first?;
+        loop {
             if budget == 0 || self.hello.is_some() {
                 // The other sessions of this thread come first, or what the HELLO asks for.
                 return Ok(Some(at));
@@ -198,7 +199,8 @@ impl Applier {
                     budget = budget.saturating_sub(STATEMENT_COST);
                 }
                 self.answer(&message, layout, at, time, out);
-                next = messages.next().transpose()?;
+                let Some(following) = messages.next() else { return Ok(None) };
+                (message, at) = following?;
                 continue;
             };
             // A run of reports of one process: its ledger is taken once.
@@ -211,7 +213,7 @@ impl Applier {
             let mut batch = registry.batch(tracked.process(), time.monotonic_ns);
             let (reporter, is_outdated) = self.speaks_for(claimed);
             batch.report_as(reporter);
-            next = loop {
+            loop {
                 self.tally.note(event);
                 let report = Report { event, message: &message, buffer_types };
                 if is_outdated {
@@ -220,17 +222,16 @@ impl Applier {
                     self.reject(rejection, at, time);
                 }
                 budget = budget.saturating_sub(batch.take_searches());
-                let Some(following) = messages.next() else { break None };
+                let Some(following) = messages.next() else { return Ok(None) };
                 (message, at) = following?;
                 match reported(message.kind) {
                     Some(same) if budget > 0 && self.attribution.claim(message.process_id) == claimed => {
                         event = same;
                     }
-                    _ => break Some((message, at)),
+                    _ => break,
                 }
-            };
+            }
         }
-        Ok(None)
     }
 
     /// Whether the message says the same in every layout.

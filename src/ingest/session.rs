@@ -31,6 +31,9 @@ const READ_BYTES: usize = 64 * 1024;
 /// Turns at the daemon's stop: what a socket holds at most, not what a peer goes on sending.
 const DRAIN_TURNS_MAX: usize = 64;
 
+/// Answers in one turn of a session, before the other sessions of its thread come: a tenth of a millisecond.
+const QUICK_ANSWERS_MAX: u32 = 64;
+
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; FRAME_BYTES_MAX + READ_BYTES].into());
 }
@@ -198,16 +201,24 @@ impl Session {
 
     /// The socket before the rings: whatever comes over it, the rings are read first.
     fn poll_read(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<Step, Fault>> {
+        let mut answers = 0;
         // The clock and the buffer come after this look, which is in vain as often as not.
         while let Poll::Ready(readable) = self.stream.poll_readable(task) {
             let readable = readable?;
-            let received = BUFFER.with_borrow_mut(|buffer| {
+            let mut received = BUFFER.with_borrow_mut(|buffer| {
                 readable.read(space_behind(self.conversation.carry(), buffer), &self.diary)
             });
-            let Some(received) = received else { continue };
-            match self.take_in(&received?) {
-                Ok(Step::Continue) if self.is_answered() => {}
-                step => return Poll::Ready(step),
+            while let Some(read) = received {
+                let step = self.take_in(&read?);
+                let has_asked = !self.conversation.out.is_empty();
+                if !matches!(step, Ok(Step::Continue)) || !self.is_answered() {
+                    return Poll::Ready(step);
+                }
+                if answers == QUICK_ANSWERS_MAX {
+                    return Poll::Ready(Ok(Step::More));
+                }
+                answers += u32::from(has_asked);
+                received = if has_asked { self.read_more() } else { None };
             }
         }
         let Some(rings) = &mut self.rings else { return Poll::Pending };
@@ -233,6 +244,18 @@ impl Session {
             conversation.out.drain(..written);
         }
         conversation.out.is_empty()
+    }
+
+    /// Looks for what the answered client may have sent by now. Whoever asks in a loop often has: answering it has given it the processor.
+    /// That is one system call more where it has not, and where it has, the whole way through the event loop less.
+    fn read_more(&mut self) -> Option<io::Result<Received>> {
+        let received = BUFFER.with_borrow_mut(|buffer| {
+            self.stream.try_read(space_behind(self.conversation.carry(), buffer), &self.diary)
+        });
+        match received {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            received => Some(received),
+        }
     }
 
     /// What follows from a read, which has left its bytes in this thread's buffer.
@@ -283,10 +306,7 @@ impl Session {
                     return;
                 }
             } else {
-                let received = BUFFER.with_borrow_mut(|buffer| {
-                    self.stream.try_read(space_behind(self.conversation.carry(), buffer), &self.diary)
-                });
-                let Ok(received) = received else { break };
+                let Some(Ok(received)) = self.read_more() else { break };
                 let Ok(Step::Continue | Step::More) = self.take_in(&received) else { break };
             }
             if !self.reply_at_once() {
