@@ -173,6 +173,27 @@ fn a_pod_that_is_made_anew_under_its_name_goes_on_and_a_renamed_one_does_not() {
     assert_eq!(metrics.values(BYTE_SECONDS, &[]).len(), 2);
 }
 
+/// What has been told of a container outlives the processes that were asked about, and the kubelet.
+#[test]
+fn a_container_keeps_its_names_while_the_kubelet_is_away() {
+    let mut kubelet = Kubelet::serving("pods");
+    let group = ContainerGroup::new();
+    kubelet.tell(&json!({"op": "pods", "pods": [pod(NAMES, &group)]}));
+    let daemon = kubelet.daemon();
+    let mut before = client(&daemon, &group);
+    wait_for_names(&daemon, NAMES);
+    kubelet.tell(&json!({"op": "stop", "api": "pods"}));
+    let _ = fs::remove_file(kubelet.socket("pods"));
+    before.kill();
+    let gone = daemon.wait_for_metrics("its end", |metrics| in_container(metrics, USAGE, NAMES).is_none());
+    assert!(gone.values("ttmem_process_info", &[]).is_empty());
+    let _after = client(&daemon, &group);
+    let metrics =
+        daemon.wait_for_metrics("the names", |metrics| in_container(metrics, USAGE, NAMES).is_some());
+    assert_eq!(metrics.values(BYTE_SECONDS, &[]).len(), 1, "the counter goes on");
+    assert_eq!(in_container(&metrics, USAGE, [""; 3]), None);
+}
+
 #[test]
 fn without_a_kubelet_there_are_ids_and_nothing_is_wrong() {
     let kubelet = Kubelet::new();
