@@ -623,6 +623,11 @@ fn one_capability_is_enough_and_needed_for_other_users_regions() {
     assert!(rustix::process::geteuid().is_root(), "only root can become a root with one capability");
     let mut model = setpriv(&[&format!("--reuid={OWNER}"), &format!("--regid={OWNER}"), "--clear-groups"]);
     let mut model = model.args(["sleep", "600"]).spawn().unwrap();
+    // Until then it is root's, and no slot of that user's region.
+    wait_for("the model to be that user's", || {
+        let name = fs::read_to_string(format!("/proc/{}/comm", model.id())).unwrap();
+        (name.trim() == "sleep").then_some(())
+    });
     let bytes_seen = |capabilities: &str| {
         let directory = Directory::new();
         let shm = directory.join("shm");
