@@ -192,11 +192,19 @@ fn a_container_keeps_its_names_while_the_kubelet_is_away() {
     before.kill();
     let gone = daemon.wait_for_metrics("its end", |metrics| in_container(metrics, USAGE, NAMES).is_none());
     assert!(gone.values("ttmem_process_info", &[]).is_empty());
+    // It is asked for one that nobody has told of, in vain.
+    let unknown = ContainerGroup::new();
+    let _unknown = client(&daemon, &unknown);
+    daemon.wait_for_metrics("a failure", |metrics| failures(metrics, "pods_api", "unreachable") >= 1.0);
     let _after = client(&daemon, &group);
     let metrics =
         daemon.wait_for_metrics("the names", |metrics| in_container(metrics, USAGE, NAMES).is_some());
-    assert_eq!(metrics.values(BYTE_SECONDS, &[]).len(), 1, "the counter goes on");
-    assert_eq!(in_container(&metrics, USAGE, [""; 3]), None);
+    assert_eq!(
+        metrics.values(BYTE_SECONDS, &[]).len(),
+        1,
+        "its counter goes on, and the other waits for a name"
+    );
+    assert_eq!(in_container(&metrics, USAGE, NAMES), Some(GIB as f64));
 }
 
 #[test]
