@@ -160,6 +160,9 @@ fn every_query_is_right_and_gives_data_from_the_demo() {
         logs.to_str().unwrap(),
         "--state-dir",
         state.to_str().unwrap(),
+        // Where no collector is.
+        "--otlp-endpoint",
+        "http://127.0.0.1:9",
     ];
     let daemon = Daemon::launch(group.command(&ttmem()), directory, &shm, &flags);
     let leaking = daemon.wait_for_metrics("the notebook", |metrics| notebook(&metrics.text).is_some());

@@ -388,6 +388,51 @@ BOARD = board(
                 noValue="No state directory",
             ),
         ),
+        "What is pushed over OTLP",
+        (
+            7,
+            graph(
+                8,
+                "Delivered",
+                "Spans, data points and log records that the collector has accepted, per second.",
+                [
+                    (
+                        "sum by (instance, signal) (rate(%s[$__rate_interval]))" % series("ttmem_otlp_exported_total"),
+                        "{{instance}} {{signal}}",
+                    )
+                ],
+                "cps",
+                noValue="OTLP is off on these hosts",
+            ),
+            graph(
+                8,
+                "Given up, and requests that failed",
+                "What no collector will ever have, and requests that failed and are mostly tried again, per second.",
+                [
+                    (
+                        "sum by (signal, reason) (rate(%s[$__rate_interval]))" % series("ttmem_otlp_dropped_total"),
+                        "given up: {{signal}} {{reason}}",
+                    ),
+                    (
+                        "sum by (signal, reason) (rate(%s[$__rate_interval]))"
+                        % series("ttmem_otlp_export_failures_total"),
+                        "failed: {{signal}} {{reason}}",
+                    ),
+                ],
+                "cps",
+                soft_max=1,
+                legend="table",
+                noValue="OTLP is off on these hosts",
+            ),
+            graph(
+                8,
+                "Waiting",
+                "What waits for the collector or is on its way. It is bounded; a line that stays up is a collector that is too slow.",
+                [("sum by (instance, signal) (%s)" % series("ttmem_otlp_queue_items"), "{{instance}} {{signal}}")],
+                "short",
+                noValue="OTLP is off on these hosts",
+            ),
+        ),
         "Where names come from",
         (
             7,
