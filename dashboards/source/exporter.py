@@ -410,18 +410,16 @@ BOARD = board(
                 "What no collector will ever have, and requests that failed and are mostly tried again, per second.",
                 [
                     (
-                        "sum by (signal, reason) (rate(%s[$__rate_interval]))" % series("ttmem_otlp_dropped_total"),
-                        "given up: {{signal}} {{reason}}",
+                        "sum by (reason) (rate(%s[$__rate_interval]))" % series("ttmem_otlp_dropped_total"),
+                        "given up: {{reason}}",
                     ),
                     (
-                        "sum by (signal, reason) (rate(%s[$__rate_interval]))"
-                        % series("ttmem_otlp_export_failures_total"),
-                        "failed: {{signal}} {{reason}}",
+                        "sum by (reason) (rate(%s[$__rate_interval]))" % series("ttmem_otlp_export_failures_total"),
+                        "failed: {{reason}}",
                     ),
                 ],
                 "cps",
                 soft_max=1,
-                legend="table",
                 noValue="OTLP is off on these hosts",
             ),
             graph(

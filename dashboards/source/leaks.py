@@ -106,18 +106,18 @@ BOARD = board(
         (
             7,
             table(
-                14,
+                16,
                 "What the daemon suspects",
                 "Processes whose buffers are kept as a leak keeps them, the surest first. The score follows buffers by size and age:"
                 " from 0.5 on a leak is suspected, at 0.7 TtmemLeakLikely fires. The evidence in words is in /api/v1/leaks.",
                 [
-                    host(110),
-                    device(60),
-                    Column("Memory", "memory_type", width=70),
+                    host(120),
+                    device(75),
+                    Column("Memory", "memory_type", width=90),
                     process(130),
                     pid(65),
                     namespace(100),
-                    pod(),
+                    pod(140),
                     Column(
                         "Score", unit="none", width=110, bar=True, decimals=2, levels=SCORES, expr=of_pod(SCORE)
                     ),
@@ -127,13 +127,12 @@ BOARD = board(
                 none="Nothing looks like a leak",
             ),
             graph(
-                10,
+                8,
                 "How sure it is",
                 "The score over time. It rises with the time for which memory grows, and falls when what was kept is given back.",
                 [("max by (instance, process, pid) (%s)" % SCORE, "{{process}} ({{pid}}) on {{instance}}")],
                 "none",
                 soft_max=1,
-                legend="table",
                 noValue="Nothing looks like a leak",
                 decimals=2,
             ),
