@@ -28,6 +28,7 @@ mod memory;
 mod note;
 mod recovery;
 mod resumption;
+mod turns;
 
 mod replay;
 

@@ -205,20 +205,30 @@ impl Session {
         // The clock and the buffer come after this look, which is in vain as often as not.
         while let Poll::Ready(readable) = self.stream.poll_readable(task) {
             let readable = readable?;
-            let mut received = BUFFER.with_borrow_mut(|buffer| {
+            let diary = self.diary.journalling();
+            let turn = diary.as_deref().and_then(Diary::turn);
+            let received = BUFFER.with_borrow_mut(|buffer| {
                 readable.read(space_behind(self.conversation.carry(), buffer), &self.diary)
             });
-            while let Some(read) = received {
-                let step = self.take_in(&read?);
+            let Some(received) = received else { continue };
+            let mut step = self.take_in(&received?);
+            drop(turn);
+            loop {
                 let has_asked = !self.conversation.out.is_empty();
                 if !matches!(step, Ok(Step::Continue)) || !self.is_answered() {
                     return Poll::Ready(step);
                 }
+                if !has_asked {
+                    break;
+                }
+                answers += 1;
                 if answers == QUICK_ANSWERS_MAX {
                     return Poll::Ready(Ok(Step::More));
                 }
-                answers += u32::from(has_asked);
-                received = if has_asked { self.read_more() } else { None };
+                // Whoever asks in a loop often has asked again by now, as answering has given it the processor. Where it has not, this is a
+                // system call too many; where it has, the whole way through the event loop is saved.
+                let Some(next) = self.in_turn(Self::read_more) else { break };
+                step = next;
             }
         }
         let Some(rings) = &mut self.rings else { return Poll::Pending };
@@ -246,15 +256,15 @@ impl Session {
         conversation.out.is_empty()
     }
 
-    /// Looks for what the answered client may have sent by now. Whoever asks in a loop often has: answering it has given it the processor.
-    /// That is one system call more where it has not, and where it has, the whole way through the event loop less.
-    fn read_more(&mut self) -> Option<io::Result<Received>> {
+    /// Reads what there is, whether the event loop has noticed it or not; `None` where there is nothing.
+    fn read_more(&mut self) -> Option<Result<Step, Fault>> {
         let received = BUFFER.with_borrow_mut(|buffer| {
             self.stream.try_read(space_behind(self.conversation.carry(), buffer), &self.diary)
         });
         match received {
+            Ok(received) => Some(self.take_in(&received)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            received => Some(received),
+            Err(error) => Some(Err(error.into())),
         }
     }
 
@@ -268,6 +278,13 @@ impl Session {
         BUFFER.with_borrow(|buffer| self.consume(&buffer[..carried + bytes], time))?;
         let has_more = bytes == READ_BYTES || self.conversation.has_backlog();
         Ok(if has_more { Step::More } else { Step::Continue })
+    }
+
+    /// Does what is written down and what follows from it in one turn, where there is a journal.
+    fn in_turn<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T {
+        let diary = self.diary.journalling();
+        let _turn = diary.as_deref().and_then(Diary::turn);
+        act(self)
     }
 
     /// Applies the whole frames in `bytes`, behind what is in the rings.
@@ -287,15 +304,19 @@ impl Session {
 
     /// Goes on with what was too much for the turn before.
     fn consume_backlog(&mut self) -> Result<(), Fault> {
-        let backlog = self.conversation.take_carry();
-        self.consume(&backlog, now())
+        self.in_turn(|session| {
+            let backlog = session.conversation.take_carry();
+            session.consume(&backlog, now())
+        })
     }
 
     /// The peer says no more for now.
     fn assume_layout(&mut self) -> Result<(), Fault> {
-        let time = now();
-        self.conversation.applier.begin(self.diary.note(time, &Note::Silent));
-        self.conversation.assume_layout(time)
+        self.in_turn(|session| {
+            let time = now();
+            session.conversation.applier.begin(session.diary.note(time, &Note::Silent));
+            session.conversation.assume_layout(time)
+        })
     }
 
     /// No more is waited for: applies and answers what the peer has sent so far.
@@ -306,8 +327,7 @@ impl Session {
                     return;
                 }
             } else {
-                let Some(Ok(received)) = self.read_more() else { break };
-                let Ok(Step::Continue | Step::More) = self.take_in(&received) else { break };
+                let Some(Ok(Step::Continue | Step::More)) = self.in_turn(Self::read_more) else { break };
             }
             if !self.reply_at_once() {
                 return;
