@@ -181,6 +181,9 @@ impl Drop for Server {
     }
 }
 
+/// What the daemon can do is measured, not what it may: without a limit, unless a row is about that.
+const UNLIMITED: [&str; 2] = ["--connection-reports-per-second-max", "--user-reports-per-second-max"];
+
 /// Becomes the daemon. The process was started in the role of one so that it dies with its parent: what the parent's
 /// death sends survives exec().
 pub(super) fn become_daemon(socket: &Path, extra: &[&String]) -> anyhow::Result<()> {
@@ -188,9 +191,12 @@ pub(super) fn become_daemon(socket: &Path, extra: &[&String]) -> anyhow::Result<
     for variable in own_variables() {
         command.env_remove(variable);
     }
+    let limits = UNLIMITED.iter().filter(|limit| !extra.iter().any(|said| said == *limit));
+    let without_limits = limits.flat_map(|limit| [*limit, "0"]);
     let error = command
         .args(["serve", "--listen", "127.0.0.1:0", "--shm-dir", "none", "--socket"])
         .arg(socket)
+        .args(without_limits)
         .args(extra)
         .exec();
     Err(anyhow!(error).context("cannot start `ttmem serve`"))

@@ -80,6 +80,10 @@ pub struct Config {
     pub buffers_max: u64,
     /// Those of one user's processes; a part of all if none is said.
     pub user_buffers_max: Option<u64>,
+    /// Reports that a connection may bring in a second; 0 for as many as come.
+    pub connection_reports_per_second_max: u64,
+    /// Reports that a user's connections may bring in a second; 0 for as many as come.
+    pub user_reports_per_second_max: u64,
     /// Bytes that the rings of one user's processes may take; 0 for no rings.
     pub ring_memory_max_bytes: u64,
     /// Threads that read reports, at least one.
@@ -148,6 +152,8 @@ impl Default for Config {
             user_clients_max: None,
             buffers_max: BUFFERS_MAX,
             user_buffers_max: None,
+            connection_reports_per_second_max: 1_000_000,
+            user_reports_per_second_max: 4_000_000,
             ring_memory_max_bytes: 1 << 30,
             ingest_threads: INGEST_THREADS_AUTO,
             trust_claimed_pids: false,

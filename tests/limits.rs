@@ -6,7 +6,7 @@ mod support;
 
 use serde_json::json;
 use support::frames::{Connection, Frame};
-use support::{Daemon, Peer, wait_for};
+use support::{Daemon, Metrics, Peer, wait_for};
 
 /// A user other than root who owns nothing; what Linux calls nobody.
 const NOBODY: &str = "65534";
@@ -59,6 +59,76 @@ fn one_user_does_not_take_all_places() {
         next.read_to_end();
         (daemon.metrics().rejected("user_clients_max") == before).then_some(())
     });
+}
+
+#[test]
+fn who_reports_faster_than_it_may_waits_and_loses_nothing() {
+    const RATE: u64 = 50_000;
+    /// Those that come at once, and two seconds' worth beyond.
+    const REPORTS: u64 = 3 * RATE;
+    let rate = RATE.to_string();
+    let daemon = Daemon::start(&["--connection-reports-per-second-max", &rate]);
+    let mut other = Connection::open(&daemon, 144);
+    let mut greedy = Connection::open(&daemon, 72);
+    let flood = std::thread::spawn(move || {
+        let frames: Vec<Frame> = (0..REPORTS).map(|id| Frame::alloc(0, SIZE, id)).collect();
+        greedy.send(&frames);
+        let held = greedy.query(0).dram();
+        (greedy, held)
+    });
+    daemon
+        .wait_for_metrics("a connection that is not read", |metrics| throttled(metrics, "connection") > 0.0);
+    // The others are served meanwhile: this answer has come long before all of the flood has been read.
+    other.send(&[Frame::alloc(1, SIZE, 1)]);
+    assert_eq!(other.query(1).dram(), SIZE);
+    assert!(other.query(0).dram() < REPORTS * SIZE);
+
+    let (_greedy, held) = flood.join().unwrap();
+    assert_eq!(held, REPORTS * SIZE, "every report has been applied");
+    let metrics = daemon.metrics();
+    metrics.assert_adds_up();
+    assert_eq!(metrics.events("alloc"), (REPORTS + 1) as f64);
+    let seconds = throttled(&metrics, "connection");
+    assert!(seconds <= 2.0, "{seconds} s for what is two seconds beyond");
+    assert_eq!(throttled(&metrics, "user"), 0.0);
+    let line = daemon.wait_for_log(
+        "client is read more slowly than it reports, and waits; raise that limit if so many reports are wanted",
+    );
+    assert_eq!(
+        (&line["limit"], &line["peer"]),
+        (&json!("connection_reports_per_second_max"), &json!(std::process::id()))
+    );
+}
+
+/// Seconds for which connections were not read because of that limit.
+fn throttled(metrics: &Metrics, limit: &str) -> f64 {
+    metrics.value("ttmem_client_throttled_seconds_total", &[("limit", limit)]).unwrap()
+}
+
+#[test]
+fn a_user_s_connections_share_a_rate_and_its_processes_end_in_full() {
+    const RATE: u64 = 50_000;
+    let rate = RATE.to_string();
+    let daemon = Daemon::start(&["--user-reports-per-second-max", &rate]);
+    let mut root = Connection::open(&daemon, 144);
+    let mut clients = [stranger(&daemon), stranger(&daemon)];
+    // What has been sent is in sockets that are not read for a while when their process is killed.
+    for client in &mut clients {
+        let count = RATE;
+        client.ask(
+            &json!({"op": "allocate", "device": 0, "type": "dram", "size": SIZE, "id": 1, "count": count})
+                .to_string(),
+        );
+    }
+    assert!(throttled(&daemon.metrics(), "user") > 0.0);
+    root.send(&(0..1000).map(|id| Frame::alloc(1, SIZE, id)).collect::<Vec<_>>());
+    assert_eq!(root.query(1).dram(), 1000 * SIZE, "another user does not wait");
+    clients.iter_mut().for_each(Peer::kill);
+    let metrics = daemon.wait_for_metrics("both ends", |metrics| metrics.events("process_end") == 2.0);
+    metrics.assert_adds_up();
+    assert_eq!(metrics.usage(0, "dram"), Some(0.0));
+    assert_eq!(metrics.rejected("process_ended"), 0.0, "nothing was left unread");
+    assert_eq!(metrics.events("alloc"), (2 * RATE + 1000) as f64);
 }
 
 #[test]

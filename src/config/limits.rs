@@ -7,6 +7,11 @@ use super::written::quoted;
 /// As many as fit into 256 GB.
 const BUFFERS: Range = Range { min: 1, max: 1 << 32 };
 
+/// Up to more than a core can apply.
+const REPORTS: Range = Range { min: 0, max: 1_000_000_000 };
+/// Below this one turn of a ring would be waited for longer than a client waits for a server that stands still.
+const REPORTS_LEAST: u64 = 50_000;
+
 /// For a number that follows from others unless it is said.
 const AUTO: &str = "auto";
 
@@ -53,6 +58,34 @@ pub(super) const USER_BUFFERS_MAX: Setting = Setting {
     show: |config| or_auto(config.user_buffers_max),
 };
 
+pub(super) const CONNECTION_REPORTS: Setting = Setting {
+    key: "connection_reports_per_second_max",
+    flag: "connection-reports-per-second-max",
+    section: "Client socket",
+    value_name: "N",
+    kind: Kind::Number(REPORTS),
+    default: "1000000",
+    reload: false,
+    help: "Reports that one connection may bring in a second",
+    details: "50000 to 1000000000, or 0 for as many as come. A second's worth may come at once. What is beyond is not               lost: the connection is read later, its client waits (ttmem_client_throttled_seconds_total), and the               others have their turn.",
+    apply: |config, text| reports(text).map(|count| config.connection_reports_per_second_max = count),
+    show: |config| config.connection_reports_per_second_max.to_string(),
+};
+
+pub(super) const USER_REPORTS: Setting = Setting {
+    key: "user_reports_per_second_max",
+    flag: "user-reports-per-second-max",
+    section: "Client socket",
+    value_name: "N",
+    kind: Kind::Number(REPORTS),
+    default: "4000000",
+    reload: false,
+    help: "Reports that the connections of one user may bring in a second",
+    details: "50000 to 1000000000, or 0 for as many as come. As for one connection; whoever connects again finds the               same account.",
+    apply: |config, text| reports(text).map(|count| config.user_reports_per_second_max = count),
+    show: |config| config.user_reports_per_second_max.to_string(),
+};
+
 pub(super) const SANDBOX: Setting = Setting {
     key: "sandbox",
     flag: "sandbox",
@@ -72,6 +105,17 @@ pub(super) const SANDBOX: Setting = Setting {
 
 fn unless_auto<T: TryFrom<u64>>(text: &str, range: Range) -> Result<Option<T>, String> {
     if text == AUTO { Ok(None) } else { range.parse(text).map(Some) }
+}
+
+/// Reports in a second: none is none at all, and few would stop a client rather than slow it down.
+fn reports(text: &str) -> Result<u64, String> {
+    let count = REPORTS.parse(text)?;
+    if (1..REPORTS_LEAST).contains(&count) {
+        return Err(format!(
+            "{text:?} is too few; write 0 for no limit, or a number from {REPORTS_LEAST} on"
+        ));
+    }
+    Ok(count)
 }
 
 /// A number as it is, and the word that stands for none as a string.

@@ -217,6 +217,8 @@ pub const SETTINGS: &[Setting] = &[
     limits::USER_CLIENTS_MAX,
     limits::BUFFERS_MAX,
     limits::USER_BUFFERS_MAX,
+    limits::CONNECTION_REPORTS,
+    limits::USER_REPORTS,
     Setting {
         key: "ring_memory_max_bytes",
         flag: "ring-memory-max-bytes",

@@ -121,6 +121,12 @@ impl Attribution {
         self.claims.iter().any(|claim| claim.pid == claimed)
     }
 
+    /// The peer's process, if it has been found already and its end can be seen.
+    pub(super) fn watched_peer(&self) -> Option<Arc<Tracked>> {
+        let claim = self.claims.iter().find(|claim| claim.pid == self.peer.pid)?;
+        Some(Arc::clone(claim.attachment.tracked())).filter(|tracked| tracked.is_watched())
+    }
+
     /// The process that a claimed pid stands for in this session, in a message that was read at that time.
     pub(super) fn process(&mut self, claimed: u32, time: Time) -> io::Result<Arc<Tracked>> {
         if let Some(recorded) = &self.recorded {

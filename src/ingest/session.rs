@@ -14,6 +14,7 @@ use tracing::debug;
 use ttmem_wire::FRAME_BYTES_MAX;
 
 use super::Context;
+use super::allowance::Allowance;
 use super::apply::Fault;
 use super::conversation::Conversation;
 use super::diary::Diary;
@@ -42,6 +43,7 @@ pub(super) struct Session {
     conversation: Conversation,
     diary: Arc<Diary>,
     rings: Option<Rings>,
+    allowance: Allowance,
 }
 
 /// How a session came to its end.
@@ -70,7 +72,8 @@ impl Session {
         conversation: Conversation,
         diary: Arc<Diary>,
     ) -> Self {
-        Self { context, stream, conversation, diary, rings: None }
+        let allowance = context.allowances.open(conversation.applier.peer_uid(), clock::monotonic_ns());
+        Self { context, stream, conversation, diary, rings: None, allowance }
     }
 
     /// With the rings that its client has.
@@ -80,7 +83,10 @@ impl Session {
 
     /// Serves the connection to its end, or until the daemon stops and all that has been sent so far is applied.
     pub(super) async fn run(mut self, stopping: watch::Receiver<bool>) {
-        match self.converse(stopping).await {
+        let outcome = self.converse(stopping).await;
+        // However short a connection was, its user has paid for it.
+        let _ = self.allowance.settle(clock::monotonic_ns());
+        match outcome {
             Outcome::Finished => self.diary.close(now(), true),
             Outcome::Broken => self.diary.close(now(), false),
             Outcome::Left => {}
@@ -141,6 +147,9 @@ impl Session {
 
     /// One read, what follows from it, and the replies to it.
     async fn step(&mut self) -> Result<Step, Fault> {
+        if self.allowance.is_due() {
+            self.pay().await;
+        }
         if self.rings.as_ref().is_some_and(Rings::has_backlog) {
             self.read_rings()?;
             return Ok(Step::More);
@@ -164,6 +173,21 @@ impl Session {
         };
         self.reply().await?;
         Ok(step)
+    }
+
+    /// Pays for what has been read, and reads no more for as long as that takes. The end of the process does not wait for it.
+    async fn pay(&mut self) {
+        let Some(pause) = self.allowance.settle(clock::monotonic_ns()) else { return };
+        let applier = &self.conversation.applier;
+        self.context.slow_down(applier.peer_pid(), applier.peer_uid(), pause);
+        match applier.watched_peer().filter(|_| !self.allowance.is_excused()) {
+            Some(process) => {
+                if tokio::time::timeout(pause.duration, process.wait_for_end()).await.is_ok() {
+                    self.allowance.excuse();
+                }
+            }
+            None => tokio::time::sleep(pause.duration).await,
+        }
     }
 
     /// Sends what has been answered. A peer that hears no more may have reported before it went: its end is told by reading.
@@ -192,7 +216,7 @@ impl Session {
     fn poll_read(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<Step, Fault>> {
         loop {
             match self.take_in(|stream, space, diary, time| stream.poll_read(task, space, diary, time)) {
-                Poll::Ready(Ok(Step::Continue)) if self.is_answered() => {}
+                Poll::Ready(Ok(Step::Continue)) if !self.allowance.is_due() && self.is_answered() => {}
                 Poll::Ready(step) => return Poll::Ready(step),
                 Poll::Pending => break,
             }
@@ -237,6 +261,7 @@ impl Session {
                 return Poll::Ready(Ok(Step::EndOfStream));
             }
             self.conversation.applier.begin(order);
+            self.allowance.spend(self.conversation.frames_in(read));
             self.consume(&buffer[..carried + read], time)?;
             let has_more = read == READ_BYTES || self.conversation.has_backlog();
             Poll::Ready(Ok(if has_more { Step::More } else { Step::Continue }))

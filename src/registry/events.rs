@@ -1,6 +1,7 @@
 //! What has come in, by kind, what was refused and what was lost: one row per counter, label values included.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $label:literal),* $(,)? }) => {
@@ -168,6 +169,26 @@ labels! {
 }
 
 labels! {
+    /// Whose reports in a second are bounded.
+    RateLimit {
+        /// One connection's.
+        Connection => "connection",
+        /// Those of all connections of a user.
+        User => "user",
+    }
+}
+
+impl RateLimit {
+    /// The setting that raises it.
+    pub const fn setting(self) -> &'static str {
+        match self {
+            RateLimit::Connection => "connection_reports_per_second_max",
+            RateLimit::User => "user_reports_per_second_max",
+        }
+    }
+}
+
+labels! {
     /// The frame size that a connection speaks.
     ConnectionLayout {
         /// Not known yet.
@@ -192,6 +213,7 @@ pub struct EventCounters {
     ring_connections: AtomicU64,
     ring_memory_bytes: AtomicU64,
     ring_refusals: [AtomicU64; RingRefusal::ALL.len()],
+    throttled_ns: [AtomicU64; RateLimit::ALL.len()],
 }
 
 /// Messages counted by one session, to be added to the counters together: one atomic operation for each kind instead of for each message.
@@ -223,6 +245,7 @@ impl Default for EventCounters {
             ring_connections: AtomicU64::new(0),
             ring_memory_bytes: AtomicU64::new(0),
             ring_refusals: [const { AtomicU64::new(0) }; _],
+            throttled_ns: [const { AtomicU64::new(0) }; _],
         }
     }
 }
@@ -297,6 +320,12 @@ impl EventCounters {
         self.ring_refusals[refusal as usize].fetch_add(1, Relaxed);
     }
 
+    /// A connection is not read for so long.
+    pub fn throttle(&self, limit: RateLimit, pause: Duration) {
+        let pause_ns = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
+        self.throttled_ns[limit as usize].fetch_add(pause_ns, Relaxed);
+    }
+
     /// Sets counters to what a stored snapshot says. One that this version does not have is nobody's.
     pub(super) fn restore(&self, stored: &[Vec<(String, u64)>; 4]) {
         let [events, rejected, lost, omitted] = stored;
@@ -316,6 +345,7 @@ impl EventCounters {
             ring_connections: [(ConnectionLayout::Bytes144.name(), self.ring_connections.load(Relaxed))],
             ring_memory_bytes: [("", self.ring_memory_bytes.load(Relaxed))],
             ring_refusals: rows(RingRefusal::ALL, &self.ring_refusals, RingRefusal::name),
+            throttled_ns: rows(RateLimit::ALL, &self.throttled_ns, RateLimit::name),
         }
     }
 }
@@ -356,4 +386,6 @@ pub struct EventSnapshot {
     pub ring_memory_bytes: [(&'static str, u64); 1],
     /// Clients that asked for rings and got none, by reason.
     pub ring_refusals: Vec<(&'static str, u64)>,
+    /// Time for which connections were not read, by the limit, in nanoseconds.
+    pub throttled_ns: Vec<(&'static str, u64)>,
 }

@@ -445,6 +445,18 @@ const OF_REGISTRY: &[Metric] = &[
         samples: Samples::Rows(|snapshot| &snapshot.events.ring_refusals),
     },
     Metric {
+        name: "ttmem_client_throttled_seconds_total",
+        kind: Kind::Counter,
+        unit: "s",
+        labels: &["limit"],
+        help: "Time for which connections were not read because they, or those of their user, report faster than is configured.",
+        opentelemetry: Some("tenstorrent.client.throttled"),
+        samples: Samples::Labelled(|snapshot| {
+            let limits = snapshot.events.throttled_ns.iter();
+            limits.map(|(limit, ns)| (vec![(*limit).to_owned()], Value::Float(*ns as f64 / 1e9))).collect()
+        }),
+    },
+    Metric {
         name: "ttmem_series",
         kind: Kind::Gauge,
         unit: "{series}",

@@ -59,7 +59,8 @@ pub use device::{
     Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Renumbered, Untracked, UntrackedProcess,
 };
 pub use events::{
-    ConnectionLayout, Event, EventCounters, EventSnapshot, EventTally, Loss, Omission, Rejection, RingRefusal,
+    ConnectionLayout, Event, EventCounters, EventSnapshot, EventTally, Loss, Omission, RateLimit, Rejection,
+    RingRefusal,
 };
 pub use exemplars::{Exemplar, Exemplars, PlaceExemplars};
 pub use exit::Exit;

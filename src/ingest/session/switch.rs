@@ -141,6 +141,7 @@ impl Session {
             Ok(0)
         } else {
             let copied = rings.copy();
+            self.allowance.spend(rings.copied().len() as u64);
             self.write_down(&copied);
             copied
         };
