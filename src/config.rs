@@ -80,6 +80,8 @@ pub struct Config {
     pub buffers_max: u64,
     /// Those of one user's processes; a part of all if none is said.
     pub user_buffers_max: Option<u64>,
+    /// Bytes of the daemon's own memory at which details are given up; 0 for no such mark, none for what its control group leaves.
+    pub memory_high_bytes: Option<u64>,
     /// Reports that a connection may bring in a second; 0 for as many as come.
     pub connection_reports_per_second_max: u64,
     /// Reports that a user's connections may bring in a second; 0 for as many as come.
@@ -152,6 +154,7 @@ impl Default for Config {
             user_clients_max: None,
             buffers_max: BUFFERS_MAX,
             user_buffers_max: None,
+            memory_high_bytes: None,
             connection_reports_per_second_max: 1_000_000,
             user_reports_per_second_max: 4_000_000,
             ring_memory_max_bytes: 1 << 30,

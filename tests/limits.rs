@@ -172,3 +172,43 @@ fn one_user_does_not_take_all_buffers() {
     assert_eq!(greedy.query(0).dram(), OF_ONE * SIZE);
     daemon.metrics().assert_adds_up();
 }
+
+#[test]
+fn when_memory_gets_short_details_go_before_totals_do() {
+    const BUFFERS_MAX: u64 = 8000;
+    let daemon = Daemon::start(&["--buffers-max", "8000", "--user-buffers-max", "8000"]);
+    let details = |metrics: &Metrics| {
+        ["spans", "leaks", "ended_processes"]
+            .map(|detail| metrics.value("ttmem_detail_degraded", &[("detail", detail)]).unwrap())
+    };
+    assert_eq!(details(&daemon.metrics()), [0.0; 3]);
+    let mut ended = stranger(&daemon);
+    allocate(&mut ended, 10);
+    ended.kill();
+    daemon.wait_for_metrics("the end", |metrics| metrics.events("process_end") == 1.0);
+    let series = |metrics: &Metrics| metrics.process_usage(ended.pid(), 0, "dram");
+    assert_eq!(series(&daemon.metrics()), Some(0.0), "an ended process stays visible");
+
+    let mut client = Connection::open(&daemon, 144);
+    let frames: Vec<Frame> = (0..BUFFERS_MAX).map(|id| Frame::alloc(0, SIZE, id)).collect();
+    client.send(&frames[..7200]);
+    let metrics = daemon.wait_for_metrics("all details given up", |metrics| details(metrics) == [1.0; 3]);
+    metrics.assert_adds_up();
+    daemon.wait_for_metrics("no ended process", |metrics| series(metrics).is_none());
+    let order: Vec<_> = daemon
+        .log()
+        .into_iter()
+        .filter(|line| line["message"].as_str().unwrap().starts_with("memory gets short"))
+        .map(|line| line["detail"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(order, ["spans", "leaks", "ended_processes"]);
+    // Totals are as exact as before, to the last buffer that there may be.
+    client.send(&frames[7200..]);
+    assert_eq!(client.query(0).dram(), BUFFERS_MAX * SIZE);
+    let metrics = daemon.metrics();
+    assert_eq!((metrics.rejected("buffers_max"), metrics.events("alloc")), (0.0, (BUFFERS_MAX + 10) as f64));
+
+    client.send(&(0..BUFFERS_MAX - 100).map(|id| Frame::free(0, id)).collect::<Vec<_>>());
+    assert_eq!(client.query(0).dram(), 100 * SIZE);
+    daemon.wait_for_metrics("everything as before", |metrics| details(metrics) == [0.0; 3]);
+}

@@ -7,6 +7,9 @@ use super::written::quoted;
 /// As many as fit into 256 GB.
 const BUFFERS: Range = Range { min: 1, max: 1 << 32 };
 
+/// None, up to more than any host has.
+const MEMORY_BYTES: Range = Range { min: 0, max: 1 << 44 };
+
 /// Up to more than a core can apply.
 const REPORTS: Range = Range { min: 0, max: 1_000_000_000 };
 /// Below this one turn of a ring would be waited for longer than a client waits for a server that stands still.
@@ -56,6 +59,20 @@ pub(super) const USER_BUFFERS_MAX: Setting = Setting {
     details: "1 to 4294967296. auto leaves an eighth of buffers_max to the others.",
     apply: |config, text| unless_auto(text, BUFFERS).map(|count| config.user_buffers_max = count),
     show: |config| or_auto(config.user_buffers_max),
+};
+
+pub(super) const MEMORY_HIGH: Setting = Setting {
+    key: "memory_high_bytes",
+    flag: "memory-high-bytes",
+    section: "Client socket",
+    value_name: "BYTES",
+    kind: Kind::Number(MEMORY_BYTES),
+    default: AUTO,
+    reload: false,
+    help: "Memory of its own from which on the daemon gives up details",
+    details: "0 to 17592186044416; 0 for no such mark. auto is three quarters of what its control group may have, if               that is limited. Spans of buffers go first, then the search for leaks, then processes that have ended;               totals and live buffers stay (ttmem_detail_degraded). Seven eighths of buffers_max do the same.",
+    apply: |config, text| unless_auto(text, MEMORY_BYTES).map(|bytes| config.memory_high_bytes = bytes),
+    show: |config| or_auto(config.memory_high_bytes),
 };
 
 pub(super) const CONNECTION_REPORTS: Setting = Setting {

@@ -217,6 +217,7 @@ pub const SETTINGS: &[Setting] = &[
     limits::USER_CLIENTS_MAX,
     limits::BUFFERS_MAX,
     limits::USER_BUFFERS_MAX,
+    limits::MEMORY_HIGH,
     limits::CONNECTION_REPORTS,
     limits::USER_REPORTS,
     Setting {

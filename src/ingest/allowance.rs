@@ -186,7 +186,7 @@ mod tests {
         first.spend(1_000_000);
         assert_eq!(first.settle(SECOND), None);
         second.spend(1024);
-        let pause = second.settle(SECOND).unwrap();
+        let pause = second.settle(SECOND).expect("a pause");
         assert_eq!((pause.limit, pause.duration), (RateLimit::User, Duration::from_micros(1024)));
         other.spend(1_000_000);
         assert_eq!(other.settle(SECOND), None);
@@ -201,7 +201,7 @@ mod tests {
         drop(first);
         let mut again = limits.open(1000, SECOND);
         again.spend(1);
-        assert_eq!(again.settle(SECOND).unwrap().duration, Duration::from_micros(2_000_001));
+        assert_eq!(again.settle(SECOND).expect("a pause").duration, Duration::from_micros(2_000_001));
         drop(again);
         drop(limits.open(1001, 10 * SECOND));
         assert!(!limits.by_user.lock().contains_key(&1000), "a full bucket need not be remembered");

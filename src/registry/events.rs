@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::detail::{Detail, Details};
+
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $label:literal),* $(,)? }) => {
         $(#[$doc])*
@@ -137,6 +139,8 @@ labels! {
         Rate => "rate",
         /// The daemon's own queue was full.
         Queue => "queue",
+        /// The daemon's memory was short.
+        Memory => "memory",
     }
 }
 
@@ -214,6 +218,7 @@ pub struct EventCounters {
     ring_memory_bytes: AtomicU64,
     ring_refusals: [AtomicU64; RingRefusal::ALL.len()],
     throttled_ns: [AtomicU64; RateLimit::ALL.len()],
+    details: Details,
 }
 
 /// Messages counted by one session, to be added to the counters together: one atomic operation for each kind instead of for each message.
@@ -246,6 +251,7 @@ impl Default for EventCounters {
             ring_memory_bytes: AtomicU64::new(0),
             ring_refusals: [const { AtomicU64::new(0) }; _],
             throttled_ns: [const { AtomicU64::new(0) }; _],
+            details: Details::default(),
         }
     }
 }
@@ -326,6 +332,11 @@ impl EventCounters {
         self.throttled_ns[limit as usize].fetch_add(pause_ns, Relaxed);
     }
 
+    /// What is kept beside totals.
+    pub fn details(&self) -> &Details {
+        &self.details
+    }
+
     /// Sets counters to what a stored snapshot says. One that this version does not have is nobody's.
     pub(super) fn restore(&self, stored: &[Vec<(String, u64)>; 4]) {
         let [events, rejected, lost, omitted] = stored;
@@ -346,6 +357,7 @@ impl EventCounters {
             ring_memory_bytes: [("", self.ring_memory_bytes.load(Relaxed))],
             ring_refusals: rows(RingRefusal::ALL, &self.ring_refusals, RingRefusal::name),
             throttled_ns: rows(RateLimit::ALL, &self.throttled_ns, RateLimit::name),
+            degraded: self.details.rows(),
         }
     }
 }
@@ -388,4 +400,6 @@ pub struct EventSnapshot {
     pub ring_refusals: Vec<(&'static str, u64)>,
     /// Time for which connections were not read, by the limit, in nanoseconds.
     pub throttled_ns: Vec<(&'static str, u64)>,
+    /// 1 for each detail that is given up.
+    pub degraded: [(&'static str, u64); Detail::ALL.len()],
 }

@@ -4,6 +4,7 @@
 
 mod memory_type;
 
+mod detail;
 mod events;
 mod exemplars;
 mod histogram;
@@ -55,6 +56,7 @@ pub use cell::{Cell, Counters};
 pub use census::{CENSUS_AGES, CensusClass, Held, SizeClass, census_age_ns};
 pub use chronicle::{CHRONICLE_MOMENTS_MAX, Moment};
 pub use container::{Container, ContainerMemory, ContainerNames, ContainerSnapshot};
+pub use detail::{Detail, Details, Pressure};
 pub use device::{
     Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Renumbered, Untracked, UntrackedProcess,
 };
@@ -219,6 +221,11 @@ impl Registry {
         Ledger::new(telling, Room::new(Arc::clone(&self.rooms), uid))
     }
 
+    /// Buffers for which there is room taken: all that live, and some more.
+    pub fn live_buffers(&self) -> u64 {
+        self.rooms.taken()
+    }
+
     /// The process of that identity, if it is known.
     pub fn known_process(&self, identity: Identity) -> Option<Arc<Process>> {
         self.births.lock().known.get(&identity).cloned()
@@ -336,6 +343,9 @@ impl Registry {
     /// Hands over what a ledger has to tell of single buffers and of bursts.
     fn tell_of(&self, process: &Arc<Process>, telling: &mut Telling) {
         let Some((feed, _)) = &self.feed else { return };
+        if !self.events.details().keeps(Detail::Spans) {
+            self.events.omit(Omission::Memory, telling.hush());
+        }
         for (omission, count) in Omission::ALL.iter().zip(&mut telling.omitted) {
             if *count > 0 {
                 self.events.omit(*omission, std::mem::take(count));
