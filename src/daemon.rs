@@ -378,6 +378,7 @@ impl Running<'_> {
     }
 
     fn retire(&self) {
+        self.registry.review_devices(clock::monotonic_ns());
         let linger_seconds = self.config.process_linger_seconds;
         let is_kept = self.registry.events().details().keeps(Detail::EndedProcesses);
         let linger = Duration::from_secs(if is_kept { linger_seconds } else { 0 });

@@ -32,6 +32,12 @@ impl Places {
         *taken += 1;
         Some(Place { places: Arc::clone(self), uid })
     }
+
+    /// A place for a connection that is there already: it counts, whatever the limit is now.
+    pub(super) fn keep(self: &Arc<Self>, uid: u32) -> Place {
+        *self.by_user.lock().entry(uid).or_default() += 1;
+        Place { places: Arc::clone(self), uid }
+    }
 }
 
 impl Drop for Place {

@@ -58,7 +58,8 @@ pub use chronicle::{CHRONICLE_MOMENTS_MAX, Moment};
 pub use container::{Container, ContainerMemory, ContainerNames, ContainerSnapshot};
 pub use detail::{Detail, Details, Pressure};
 pub use device::{
-    Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Renumbered, Untracked, UntrackedProcess,
+    Arch, Banks, DEVICE_LINGER_NS, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Renumbered, Untracked,
+    UntrackedProcess,
 };
 pub use events::{
     ConnectionLayout, Event, EventCounters, EventSnapshot, EventTally, Loss, Omission, RateLimit, Rejection,
@@ -277,6 +278,22 @@ impl Registry {
         if self.world().processes.iter().any(|process| is_due(process)) {
             self.retire_those(&mut self.births.lock(), is_due);
         }
+    }
+
+    /// Looks which devices are in use. One that clients alone have named is not shown any more an hour after the last process that used it;
+    /// what it has counted is there again when somebody names it again.
+    pub fn review_devices(&self, now_ns: u64) {
+        let (vouched, named): (Vec<_>, Vec<_>) =
+            self.devices().partition(|device| device.info().is_vouched_for);
+        vouched.into_iter().for_each(|device| device.note_use(true, now_ns));
+        if named.is_empty() {
+            return;
+        }
+        let mut is_used = vec![false; usize::from(DEVICES_MAX)];
+        for process in self.world().processes.iter() {
+            process.cells().iter().for_each(|cell| is_used[usize::from(cell.device())] = true);
+        }
+        named.into_iter().for_each(|device| device.note_use(is_used[usize::from(device.index())], now_ns));
     }
 
     /// Replaces the world by one without some ended processes.

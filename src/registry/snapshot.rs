@@ -10,8 +10,8 @@ use super::container::{ContainerSnapshot, Containers};
 use super::device::Device;
 use super::histogram::HistogramSnapshot;
 use super::{
-    Cell, Counters, DeviceInfo, EventSnapshot, Exemplars, FailureReason, KubeletSnapshot, MemoryType,
-    Process, Registry, Suspicion,
+    Cell, Counters, DEVICES_MAX, DeviceInfo, EventSnapshot, Exemplars, FailureReason, KubeletSnapshot,
+    MemoryType, Process, Registry, Suspicion,
 };
 
 /// How often the processes are read while their sum is more than was ever held at once.
@@ -173,6 +173,7 @@ impl Snapshot {
             sums.add(*device, *memory_type, counters);
         }
         let mut users: BTreeMap<u16, u64> = BTreeMap::new();
+        let mut is_used = vec![false; usize::from(DEVICES_MAX)];
         let mut processes = Vec::with_capacity(world.processes.count());
         let mut containers = Containers::of(&world.ended_containers);
         for process in world.processes.iter() {
@@ -180,6 +181,7 @@ impl Snapshot {
             let memory = process.memory();
             for place in &memory {
                 sums.add(place.device, place.memory_type, &place.counters);
+                is_used[usize::from(place.device)] = true;
             }
             if let Some(container) = &process.info().container {
                 let places = memory.iter().map(|place| ((place.device, place.memory_type), &place.counters));
@@ -191,7 +193,11 @@ impl Snapshot {
             }
             processes.push(ProcessSnapshot { process: Arc::clone(process), has_ended, memory });
         }
-        let devices = registry.devices().map(|device| device_snapshot(device, &sums, &users, time)).collect();
+        let is_shown = |device: &&Arc<Device>| {
+            is_used[usize::from(device.index())] || !device.is_forgotten(time.monotonic_ns)
+        };
+        let devices = registry.devices().filter(is_shown);
+        let devices = devices.map(|device| device_snapshot(device, &sums, &users, time)).collect();
         let containers = containers.finish();
         let exemplars = registry.exemplars.load_full();
         let suspicions = registry.suspicions.load_full();
