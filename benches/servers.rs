@@ -35,6 +35,8 @@ pub(super) enum Subject {
     Ttmem,
     /// The daemon, believing whatever pid a frame claims, and showing all of them.
     TtmemTrusting,
+    /// The daemon with the limits on reports that it has by default.
+    TtmemLimited,
     /// The daemon, exporting to a collector at that address.
     TtmemExporting(SocketAddr),
     /// The same, with a span for every buffer.
@@ -49,6 +51,7 @@ impl Subject {
         match self {
             Self::Limit => "limit",
             Self::Ttmem | Self::TtmemTrusting => "ttmem",
+            Self::TtmemLimited => "limited",
             Self::TtmemExporting(_) => "exporting",
             Self::TtmemTelling(_) => "telling",
             Self::Seed => "seed",
@@ -58,7 +61,11 @@ impl Subject {
 
     fn role(self) -> &'static str {
         match self {
-            Self::Ttmem | Self::TtmemTrusting | Self::TtmemExporting(_) | Self::TtmemTelling(_) => "daemon",
+            Self::Ttmem
+            | Self::TtmemTrusting
+            | Self::TtmemLimited
+            | Self::TtmemExporting(_)
+            | Self::TtmemTelling(_) => "daemon",
             yardstick => yardstick.name(),
         }
     }
@@ -89,6 +96,9 @@ impl Server {
             Subject::TtmemTrusting => {
                 command.args(["--", "--trust-claimed-pids", "--processes-max", "100000"]);
             }
+            Subject::TtmemLimited => {
+                command.args(["--", UNLIMITED[0], "1000000", UNLIMITED[1], "4000000"]);
+            }
             Subject::TtmemExporting(collector) => {
                 command.args(["--", "--otlp-endpoint", &format!("http://{collector}")]);
             }
@@ -108,6 +118,7 @@ impl Server {
         let http = match subject {
             Subject::Ttmem
             | Subject::TtmemTrusting
+            | Subject::TtmemLimited
             | Subject::TtmemExporting(_)
             | Subject::TtmemTelling(_) => Some(child.until_ready(&log, || listening_address(&log))?),
             Subject::Limit | Subject::Seed | Subject::Blocking => None,
