@@ -11,6 +11,7 @@ use sd_notify::NotifyState;
 
 use super::note::Note;
 use super::now;
+use super::turns::{Turn, Turns};
 use crate::activation::KEPT_PREFIX;
 use crate::journal::{Journal, Journalled, Moment};
 use crate::registry::Time;
@@ -19,6 +20,7 @@ use crate::registry::Time;
 #[derive(Default)]
 pub(super) struct Diary {
     journal: Option<Arc<Journal>>,
+    turns: Option<Arc<Turns>>,
     /// The journal's writer of the thread that this is used on.
     writer: usize,
     session: u64,
@@ -30,6 +32,8 @@ pub(super) struct Diary {
 #[derive(Default)]
 pub(super) struct Diaries {
     journal: Option<Arc<Journal>>,
+    /// Of the journal's writers.
+    turns: Option<Arc<Turns>>,
     /// Whether there is a store.
     has_store: bool,
     next_session: AtomicU64,
@@ -40,7 +44,8 @@ impl Diaries {
     pub(super) fn new(journal: Option<Arc<Journal>>, next_session: u64) -> Diaries {
         // Without a journal the next daemon would not know in the middle of which frame a connection is.
         let has_store = journal.is_some() && std::env::var_os("NOTIFY_SOCKET").is_some();
-        Diaries { journal, has_store, next_session: AtomicU64::new(next_session) }
+        let turns = journal.as_ref().map(|journal| Arc::new(Turns::new(journal.writers())));
+        Diaries { journal, turns, has_store, next_session: AtomicU64::new(next_session) }
     }
 
     /// A new session's, on the thread of that number.
@@ -50,17 +55,13 @@ impl Diaries {
 
     /// That of a session which goes on.
     pub(super) fn reopen(&self, thread: usize, session: u64, is_kept: bool) -> Diary {
-        Diary { journal: self.journal.clone(), writer: thread, session, is_kept: AtomicBool::new(is_kept) }
+        let (journal, turns) = (self.journal.clone(), self.turns.clone());
+        Diary { journal, turns, writer: thread, session, is_kept: AtomicBool::new(is_kept) }
     }
 
     /// That of whoever is no session; the last writer is theirs.
     pub(super) fn common(&self) -> Diary {
-        Diary {
-            journal: self.journal.clone(),
-            writer: usize::MAX,
-            session: 0,
-            is_kept: AtomicBool::new(false),
-        }
+        self.reopen(usize::MAX, 0, false)
     }
 
     /// Puts a session's connection into the supervisor's store. What is sent there is its before anything else happens.
@@ -107,6 +108,25 @@ impl Diary {
     /// Whether the connection outlives the daemon, and the next one will know what to do with it.
     pub(super) fn is_kept(&self) -> bool {
         self.is_on() && self.is_kept.load(Relaxed)
+    }
+
+    /// A turn of the thread's: to be held from before something is written down until all that follows from it has been done.
+    pub(super) fn turn(&self) -> Option<Turn<'_>> {
+        self.turns.as_ref().map(|turns| turns.begin(self.writer))
+    }
+
+    /// Writes something down between all turns, and does at once what follows from it: to be what does not take long.
+    pub(super) fn note_between_turns(&self, note: &Note, act: impl FnOnce(Time)) -> Time {
+        let written = || {
+            let time = now();
+            self.note(time, note);
+            act(time);
+            time
+        };
+        match &self.turns {
+            Some(turns) => turns.between(written),
+            None => written(),
+        }
     }
 
     /// Writes something down, and gives its place.

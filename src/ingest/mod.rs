@@ -29,6 +29,7 @@ mod memory;
 mod note;
 mod recovery;
 mod resumption;
+mod turns;
 
 mod replay;
 

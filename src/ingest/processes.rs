@@ -28,7 +28,7 @@ use super::reporters::{ClientImage, ProcessClient, Reporters};
 use super::stream::watch;
 use super::throttle::Throttle;
 use crate::registry::{
-    Container, Identity, MemoryType, Process, ProcessInfo, ProcessMemory, Registry, Source,
+    Container, Identity, MemoryType, Process, ProcessInfo, ProcessMemory, Registry, Source, Time,
 };
 
 /// How long after a process's end its sockets may still be read before what it holds is reclaimed. Its own sockets are at their
@@ -423,10 +423,11 @@ impl Processes {
     }
 
     fn end(&self, tracked: &Tracked) {
-        let time = now();
-        let now_ns = time.monotonic_ns;
         let process = &tracked.process;
-        self.diary.note(time, &Note::Ended { identity: process.identity() });
+        // What has been received before this is taken, and what is received after it is refused: by this daemon as by the next one.
+        let ended = Note::Ended { identity: process.identity() };
+        let close = |time: Time| self.registry.close(process, time.monotonic_ns);
+        let now_ns = self.diary.note_between_turns(&ended, close).monotonic_ns;
         let orphaned = self.registry.end(process, now_ns);
         let (pid, name) = (process.pid(), process.info().name.as_str());
         if orphaned.buffers == 0 {

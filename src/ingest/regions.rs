@@ -248,6 +248,7 @@ impl Regions {
         let (monotonic_ns, unix_ns) = clock::now();
         let (time, process) = (Time { monotonic_ns, unix_ns }, figure.process.process());
         let (identity, kind) = (process.identity(), *memory_type as u8);
+        let _turn = self.diary.turn();
         self.diary.note(time, &Note::Region { identity, device: *device, memory_type: kind, bytes });
         let mut batch = self.context.registry.batch(process, monotonic_ns);
         // A process that has ended meanwhile has been reclaimed; a figure beyond all sense is not believed.

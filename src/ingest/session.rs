@@ -251,21 +251,37 @@ impl Session {
         &mut self,
         read: impl FnOnce(&mut Stream, &mut [u8], &Diary, Time) -> Poll<io::Result<Received>>,
     ) -> Poll<Result<Step, Fault>> {
-        BUFFER.with_borrow_mut(|buffer| {
-            let carried = self.conversation.carry().len();
-            buffer[..carried].copy_from_slice(self.conversation.carry());
-            let time = now();
-            let space = &mut buffer[carried..carried + READ_BYTES];
-            let Received { bytes: read, order } = ready!(read(&mut self.stream, space, &self.diary, time))?;
-            if read == 0 {
-                return Poll::Ready(Ok(Step::EndOfStream));
-            }
-            self.conversation.applier.begin(order);
-            self.allowance.spend(self.conversation.frames_in(read));
-            self.consume(&buffer[..carried + read], time)?;
-            let has_more = read == READ_BYTES || self.conversation.has_backlog();
-            Poll::Ready(Ok(if has_more { Step::More } else { Step::Continue }))
-        })
+        BUFFER.with_borrow_mut(|buffer| self.in_turn(|session| session.take_into(buffer, read)))
+    }
+
+    fn take_into(
+        &mut self,
+        buffer: &mut [u8],
+        read: impl FnOnce(&mut Stream, &mut [u8], &Diary, Time) -> Poll<io::Result<Received>>,
+    ) -> Poll<Result<Step, Fault>> {
+        let carried = self.conversation.carry().len();
+        buffer[..carried].copy_from_slice(self.conversation.carry());
+        let time = now();
+        let space = &mut buffer[carried..carried + READ_BYTES];
+        let Received { bytes: read, order } = ready!(read(&mut self.stream, space, &self.diary, time))?;
+        if read == 0 {
+            return Poll::Ready(Ok(Step::EndOfStream));
+        }
+        self.conversation.applier.begin(order);
+        self.allowance.spend(self.conversation.frames_in(read));
+        self.consume(&buffer[..carried + read], time)?;
+        let has_more = read == READ_BYTES || self.conversation.has_backlog();
+        Poll::Ready(Ok(if has_more { Step::More } else { Step::Continue }))
+    }
+
+    /// Does what is written down and what follows from it in one turn, where there is a journal.
+    fn in_turn<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T {
+        if !self.diary.is_on() {
+            return act(self);
+        }
+        let diary = Arc::clone(&self.diary);
+        let _turn = diary.turn();
+        act(self)
     }
 
     /// Applies the whole frames in `bytes`, behind what is in the rings.
@@ -285,15 +301,19 @@ impl Session {
 
     /// Goes on with what was too much for the turn before.
     fn consume_backlog(&mut self) -> Result<(), Fault> {
-        let backlog = self.conversation.take_carry();
-        self.consume(&backlog, now())
+        self.in_turn(|session| {
+            let backlog = session.conversation.take_carry();
+            session.consume(&backlog, now())
+        })
     }
 
     /// The peer says no more for now.
     fn assume_layout(&mut self) -> Result<(), Fault> {
-        let time = now();
-        self.conversation.applier.begin(self.diary.note(time, &Note::Silent));
-        self.conversation.assume_layout(time)
+        self.in_turn(|session| {
+            let time = now();
+            session.conversation.applier.begin(session.diary.note(time, &Note::Silent));
+            session.conversation.assume_layout(time)
+        })
     }
 
     /// No more is waited for: applies and answers what the peer has sent so far.

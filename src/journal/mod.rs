@@ -211,6 +211,11 @@ impl Journal {
         &self.writers[number.min(self.writers.len() - 1)]
     }
 
+    /// How many writers there are.
+    pub fn writers(&self) -> usize {
+        self.writers.len()
+    }
+
     /// Whether what comes in is journalled. Once it is not it never is again, until the daemon is started anew.
     pub fn is_on(&self) -> bool {
         self.is_on.load(Relaxed)

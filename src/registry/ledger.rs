@@ -137,6 +137,8 @@ pub(super) struct Ledger {
     empty_in_region: Vec<(u16, MemoryType)>,
     /// What is worth telling; `None` where nobody listens.
     telling: Option<Box<Telling>>,
+    /// No more is taken: its process is gone, whether what it held has been reclaimed yet or not.
+    is_closed: bool,
     has_ended: bool,
 }
 
@@ -153,6 +155,7 @@ impl Ledger {
             noted: Noted::default(),
             empty_in_region: Vec::new(),
             telling: telling.map(Box::new),
+            is_closed: false,
             has_ended: false,
         }
     }
@@ -419,11 +422,17 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// The process is gone: further changes are refused.
+    pub(super) fn close(&mut self) {
+        self.ledger.is_closed = true;
+    }
+
     /// The process is gone: reclaims all that it held. Further changes are refused. False if that was known already.
     pub(super) fn end(&mut self) -> bool {
         if self.ledger.has_ended {
             return false;
         }
+        self.close();
         self.tell_end();
         for cell in 0..self.ledger.cells.len() as u16 {
             let (bytes, buffers) = self.end_reported(cell);
@@ -474,7 +483,7 @@ impl<'a> Batch<'a> {
     }
 
     fn check_alive(&self) -> Result<(), Refusal> {
-        if self.ledger.has_ended { Err(Refusal::ProcessEnded) } else { Ok(()) }
+        if self.ledger.is_closed { Err(Refusal::ProcessEnded) } else { Ok(()) }
     }
 
     fn find_elsewhere(&mut self, device: u16, id: u64) -> Result<super::buffers::Slot, Refusal> {

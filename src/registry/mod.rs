@@ -252,6 +252,11 @@ impl Registry {
         Batch::new(self, process, now_ns)
     }
 
+    /// The process is gone: nothing more is taken from it. [`Registry::end`] does the rest, which may take a while.
+    pub fn close(&self, process: &Arc<Process>, now_ns: u64) {
+        self.batch(process, now_ns).close();
+    }
+
     /// The process is gone: reclaims what it held, as orphaned. Gives the number of buffers and bytes.
     pub fn end(&self, process: &Arc<Process>, now_ns: u64) -> Orphaned {
         if !self.batch(process, now_ns).end() {

@@ -136,40 +136,50 @@ impl Session {
 
     /// One turn of the rings: copies records if none wait, and applies them. Gives how many were applied.
     pub(super) fn read_rings(&mut self) -> Result<usize, Fault> {
-        let Some(rings) = &mut self.rings else { return Ok(0) };
-        let copied = if rings.has_backlog() {
-            Ok(0)
-        } else {
-            let copied = rings.copy();
-            self.allowance.spend(rings.copied().len() as u64);
-            self.write_down(&copied);
-            copied
-        };
-        let applied = self.apply_copied()?;
-        self.judge(&copied)?;
-        Ok(applied)
+        self.in_turn(|session| {
+            let Some(rings) = &mut session.rings else { return Ok(0) };
+            let copied = if rings.has_backlog() {
+                Ok(0)
+            } else {
+                let copied = rings.copy();
+                session.allowance.spend(rings.copied().len() as u64);
+                session.write_down(&copied);
+                copied
+            };
+            let applied = session.apply_copied()?;
+            session.judge(&copied)?;
+            Ok(applied)
+        })
     }
 
     /// The peer is gone or says no more: applies all that it has left.
     pub(super) async fn empty_rings(&mut self) {
         loop {
-            let Some(rings) = self.rings.as_mut().filter(|_| self.conversation.is_switched()) else { return };
-            let (before, copied) = (rings.copied().len(), rings.copy_rest());
-            let has_come = rings.copied().len() > before;
-            self.write_down(&copied);
-            while self.rings.as_ref().is_some_and(Rings::has_backlog) {
-                if let Err(fault) = self.apply_copied() {
-                    return self.conversation.refuse(&fault);
-                }
-                tokio::task::yield_now().await;
-            }
-            if let Err(fault) = self.judge(&copied) {
-                return self.conversation.refuse(&fault);
-            }
-            if !has_come {
+            let is_empty = match self.in_turn(Session::take_rest) {
+                Ok(is_empty) => is_empty,
+                Err(fault) => return self.conversation.refuse(&fault),
+            };
+            if is_empty {
                 return;
             }
+            tokio::task::yield_now().await;
         }
+    }
+
+    /// One turn of rings into which no more will be written; true when nothing is left.
+    fn take_rest(&mut self) -> Result<bool, Fault> {
+        let Some(rings) = self.rings.as_mut().filter(|_| self.conversation.is_switched()) else {
+            return Ok(true);
+        };
+        if rings.has_backlog() {
+            return self.apply_copied().map(|_| false);
+        }
+        let copied = rings.copy_rest();
+        let is_empty = !rings.has_backlog();
+        self.write_down(&copied);
+        self.apply_copied()?;
+        self.judge(&copied)?;
+        Ok(is_empty)
     }
 
     /// Puts into the journal what has just been copied, and only then gives its room back: what a ring has no more the journal has.

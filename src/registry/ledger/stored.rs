@@ -107,7 +107,7 @@ impl Batch<'_> {
         let live = self.ledger.buffers.len();
         self.ledger.room.restore(live);
         self.ledger.empty_in_region = empty_in_region;
-        self.ledger.has_ended = has_ended;
+        (self.ledger.is_closed, self.ledger.has_ended) = (has_ended, has_ended);
     }
 }
 

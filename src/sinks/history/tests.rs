@@ -123,6 +123,37 @@ fn a_peak_is_in_every_tier_and_a_gap_stays_one() {
 }
 
 #[test]
+fn the_highest_of_a_day_is_of_that_day() {
+    const HOUR: u64 = 3_600_000;
+    let directory = Directory::new("highest");
+    let (mut store, mut rollup) = (directory.store(), Rollup::default());
+    // The most that was held for long was in use in hour 1; what was held for a moment in hour 20 is the most of the last day.
+    for hour in 0..=30u64 {
+        let (usage_bytes, peak_bytes) = match hour {
+            0 => (2_000, 2_000),
+            1 => (9_000, 9_000),
+            20 => (3_000, 10_000),
+            _ => (2_000, if hour < 20 { 9_000 } else { 10_000 }),
+        };
+        let at_ms = hour * HOUR + 500;
+        write(&mut store, rollup.take(&sample(at_ms, START_MS + at_ms, usage_bytes, peak_bytes, 0)));
+    }
+    write(&mut store, rollup.finish());
+    store.write_series_times().expect("a disk that works");
+    let archive = directory.archive();
+    let highest = |device, hours| {
+        let found = archive.highest_usage(MemoryType::Dram, device, START_MS + hours * HOUR + 1_000);
+        let found = found.expect("a database that can be read");
+        let since_hours = found.since_unix_seconds.map(|since| (since - START_MS as f64 / 1000.0) / 3600.0);
+        (since_hours, found.bytes_by_device.into_iter().collect::<Vec<_>>())
+    };
+    assert_eq!(highest(None, 30), (Some(6.0), vec![(0, 10_000)]));
+    assert_eq!(highest(Some(0), 19), (Some(1.0), vec![(0, 9_000)]));
+    assert_eq!(highest(Some(1), 30), (None, vec![]));
+    assert_eq!(highest(None, 70), (None, vec![]));
+}
+
+#[test]
 fn a_clock_that_is_set_back_loses_nothing() {
     let directory = Directory::new("clock");
     let (mut store, mut rollup) = (directory.store(), Rollup::default());

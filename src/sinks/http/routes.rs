@@ -6,7 +6,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
 use serde::Serialize;
 
-use super::parameters::{BufferRequest, FitRequest, ProcessRequest, refuse_any};
+use super::parameters::{BufferRequest, ProcessRequest, refuse_any};
 use super::problem::Problem;
 use super::{Body, Sources, fits, live, page, past, scrape};
 use crate::clock;
@@ -39,9 +39,7 @@ pub(super) async fn answer<B>(sources: &Arc<Sources>, request: &Request<B>) -> R
         "/api/v1/leaks" => {
             refuse_any(query).map(|()| to_json(&findings::Leaks::of(&sources.registry.snapshot(now()))))
         }
-        "/api/v1/fits" => FitRequest::parse(query)
-            .map(|request| to_json(&fits::answer(&sources.registry.snapshot(now()), &request)))
-            .map_err(Problem::from),
+        "/api/v1/fits" => fits::answer(sources, query).await,
         "/api/v1/range" => past::range(sources, query).await,
         "/api/v1/events" => past::events(sources, query).await,
         "/api/v1/live" => refuse_any(query).and_then(|()| live::answer(sources, request.method())),
