@@ -76,6 +76,8 @@ pub struct Config {
     pub clients_max: u32,
     /// Connections of one user at once, at least one; a part of all if none is said.
     pub user_clients_max: Option<u32>,
+    /// Processes of one user at once, at least one; a part of as many as there may be clients if none is said.
+    pub user_processes_max: Option<u32>,
     /// Live buffers at once that are known singly.
     pub buffers_max: u64,
     /// Those of one user's processes; a part of all if none is said.
@@ -152,6 +154,7 @@ impl Default for Config {
             socket_buffer_types: SocketBufferTypes::Auto,
             clients_max: 16_384,
             user_clients_max: None,
+            user_processes_max: None,
             buffers_max: BUFFERS_MAX,
             user_buffers_max: None,
             memory_high_bytes: None,
@@ -192,6 +195,11 @@ impl Config {
     /// Connections that one user may have at once.
     pub fn user_clients_max(&self) -> u32 {
         self.user_clients_max.unwrap_or_else(|| share_of_one(self.clients_max.into()) as u32)
+    }
+
+    /// Processes that one user may have at once, those beyond its connections.
+    pub fn user_processes_max(&self) -> u32 {
+        self.user_processes_max.unwrap_or_else(|| share_of_one(self.clients_max.into()) as u32)
     }
 
     /// Live buffers that one user's processes may have at once.

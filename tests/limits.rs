@@ -132,6 +132,34 @@ fn a_user_s_connections_share_a_rate_and_its_processes_end_in_full() {
 }
 
 #[test]
+fn one_user_does_not_take_all_files_by_its_forks() {
+    let daemon = Daemon::start(&["--user-processes-max", "2"]);
+    let mut parents = [stranger(&daemon), stranger(&daemon)];
+    parents.iter_mut().for_each(|parent| allocate(parent, 1));
+    let fork = |parent: &mut Peer| {
+        let report = r#"{"op":"fork_allocate","device":0,"type":"dram","size":512,"id":9}"#;
+        let child = parent.ask(report)["child_pid"].as_u64().unwrap() as u32;
+        parent.ask(r#"{"op":"query","device":0}"#);
+        child
+    };
+    let child = fork(&mut parents[0]);
+    let metrics = daemon.metrics();
+    metrics.assert_adds_up();
+    assert_eq!((metrics.rejected("user_processes_max"), metrics.rejected("claimed_pid")), (1.0, 0.0));
+    assert_eq!(metrics.process_usage(child, 0, "dram"), None);
+    let of_sender = metrics.process_usage(parents[0].pid(), 0, "dram");
+    assert_eq!(of_sender, Some((SIZE + 512) as f64), "it counts for the one whose connection it is");
+    let line = daemon.wait_for_log("too many processes of one user; what this one reports counts for its sender; raise user_processes_max if they are wanted");
+    assert_eq!((&line["claimed"], &line["uid"]), (&json!(child), &json!(65534)));
+    // A process that ends makes room.
+    parents[1].kill();
+    daemon.wait_for_metrics("the other's end", |metrics| metrics.events("process_end") == 1.0);
+    parents[0].ask(r#"{"op":"end_child"}"#);
+    let child = fork(&mut parents[0]);
+    assert_eq!(daemon.metrics().process_usage(child, 0, "dram"), Some(512.0));
+}
+
+#[test]
 fn one_user_does_not_take_all_buffers() {
     const OF_ONE: u64 = 2000;
     let daemon = Daemon::start(&["--buffers-max", "3000", "--user-buffers-max", "2000"]);

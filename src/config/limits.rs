@@ -32,6 +32,20 @@ pub(super) const USER_CLIENTS_MAX: Setting = Setting {
     show: |config| or_auto(config.user_clients_max),
 };
 
+pub(super) const USER_PROCESSES_MAX: Setting = Setting {
+    key: "user_processes_max",
+    flag: "user-processes-max",
+    section: "Client socket",
+    value_name: "N",
+    kind: Kind::Number(CLIENTS),
+    default: AUTO,
+    reload: false,
+    help: "Processes of one user that are told apart at once, where several share a connection",
+    details: "1 to 1000000. auto is seven eighths of clients_max. Each takes a file descriptor. What one more reports               over another's connection counts for that one's process, and is counted; a process with a connection               of its own is always known.",
+    apply: |config, text| unless_auto(text, CLIENTS).map(|count| config.user_processes_max = count),
+    show: |config| or_auto(config.user_processes_max),
+};
+
 pub(super) const BUFFERS_MAX: Setting = Setting {
     key: "buffers_max",
     flag: "buffers-max",

@@ -215,6 +215,7 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| config.clients_max.to_string(),
     },
     limits::USER_CLIENTS_MAX,
+    limits::USER_PROCESSES_MAX,
     limits::BUFFERS_MAX,
     limits::USER_BUFFERS_MAX,
     limits::MEMORY_HIGH,

@@ -139,6 +139,7 @@ impl Context {
             containers,
             diaries.common(),
             config.trust_claimed_pids,
+            config.user_processes_max(),
             runtime,
         );
         let policy = Policy::new(config);

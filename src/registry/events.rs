@@ -113,6 +113,8 @@ labels! {
         ClientsMax => "clients_max",
         /// A connection above the number of clients that one user may have.
         UserClientsMax => "user_clients_max",
+        /// A process without a connection of its own, above the number that one user may have: counted for the sender instead.
+        UserProcessesMax => "user_processes_max",
         /// A shared-memory region that is not of a known version or size.
         Region => "region",
         /// A trace context with an id of zeros, or another one than spans are in already.
