@@ -1,8 +1,15 @@
 //! The settings that bound what peers and the daemon itself may do.
 
-use super::settings::{CLIENTS, Kind, Setting};
+use super::settings::{Kind, Setting};
 use super::values::{Range, Sandbox};
 use super::written::quoted;
+
+/// Far more clients than a host has processes; each takes a file descriptor, of which a process gets about a
+/// million.
+const CLIENTS: Range = Range { min: 1, max: 1_000_000 };
+
+/// None, up to more than any host has.
+const RING_BYTES: Range = Range { min: 0, max: 1 << 40 };
 
 /// As many as fit into 256 GB.
 const BUFFERS: Range = Range { min: 1, max: 1 << 32 };
@@ -17,6 +24,36 @@ const REPORTS_LEAST: u64 = 50_000;
 
 /// For a number that follows from others unless it is said.
 const AUTO: &str = "auto";
+
+pub(super) const CLIENTS_MAX: Setting = Setting {
+    key: "clients_max",
+    flag: "clients-max",
+    section: "Client socket",
+    value_name: "N",
+    kind: Kind::Number(CLIENTS),
+    default: "16384",
+    reload: false,
+    help: "Clients connected at once, at most",
+    details: "1 to 1000000. One more is refused and counted. Each takes a file descriptor, so the limit \
+              on open files (ulimit -n, LimitNOFILE= in systemd) has to lie higher.",
+    apply: |config, text| CLIENTS.parse(text).map(|count| config.clients_max = count),
+    show: |config| config.clients_max.to_string(),
+};
+
+pub(super) const RING_MEMORY: Setting = Setting {
+    key: "ring_memory_max_bytes",
+    flag: "ring-memory-max-bytes",
+    section: "Client socket",
+    value_name: "BYTES",
+    kind: Kind::Number(RING_BYTES),
+    default: "1073741824",
+    reload: false,
+    help: "Memory of the host that the rings of one user's processes take, at most",
+    details: "0 to 1099511627776. A ring takes 48 bytes for each of its records, 192 KiB for the client library's \
+              4096. A client that gets no rings reports in frames, and is counted. 0 grants none to anybody.",
+    apply: |config, text| RING_BYTES.parse(text).map(|bytes| config.ring_memory_max_bytes = bytes),
+    show: |config| config.ring_memory_max_bytes.to_string(),
+};
 
 pub(super) const USER_CLIENTS_MAX: Setting = Setting {
     key: "user_clients_max",
