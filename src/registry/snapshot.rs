@@ -3,15 +3,15 @@
 //! The idea is that a device's totals are sums over the very process counters that the snapshot has captured, plus those of processes
 //! that are gone, so that the parts of one snapshot always add up, however busy the daemon is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::container::{ContainerSnapshot, Containers};
 use super::device::Device;
 use super::histogram::HistogramSnapshot;
 use super::{
-    Cell, Counters, DEVICES_MAX, DeviceInfo, EventSnapshot, Exemplars, FailureReason, KubeletSnapshot,
-    MemoryType, Process, Registry, Suspicion,
+    Cell, Counters, DeviceInfo, EventSnapshot, Exemplars, FailureReason, KubeletSnapshot, MemoryType,
+    Process, Registry, Suspicion,
 };
 
 /// How often the processes are read while their sum is more than was ever held at once.
@@ -173,7 +173,6 @@ impl Snapshot {
             sums.add(*device, *memory_type, counters);
         }
         let mut users: BTreeMap<u16, u64> = BTreeMap::new();
-        let mut is_used = vec![false; usize::from(DEVICES_MAX)];
         let mut processes = Vec::with_capacity(world.processes.count());
         let mut containers = Containers::of(&world.ended_containers);
         for process in world.processes.iter() {
@@ -181,7 +180,6 @@ impl Snapshot {
             let memory = process.memory();
             for place in &memory {
                 sums.add(place.device, place.memory_type, &place.counters);
-                is_used[usize::from(place.device)] = true;
             }
             if let Some(container) = &process.info().container {
                 let places = memory.iter().map(|place| ((place.device, place.memory_type), &place.counters));
@@ -193,10 +191,12 @@ impl Snapshot {
             }
             processes.push(ProcessSnapshot { process: Arc::clone(process), has_ended, memory });
         }
-        let is_shown = |device: &&Arc<Device>| {
-            is_used[usize::from(device.index())] || !device.is_forgotten(time.monotonic_ns)
-        };
-        let devices = registry.devices().filter(is_shown);
+        let is_forgotten = |device: &&Arc<Device>| device.is_forgotten(time.monotonic_ns);
+        // Rarely is one, and then it may be in use again since it was last looked at.
+        let in_use = registry.devices().any(|device| is_forgotten(&device)).then(|| in_use(&processes));
+        let in_use = in_use.unwrap_or_default();
+        let devices =
+            registry.devices().filter(|device| !is_forgotten(device) || in_use.contains(&device.index()));
         let devices = devices.map(|device| device_snapshot(device, &sums, &users, time)).collect();
         let containers = containers.finish();
         let exemplars = registry.exemplars.load_full();
@@ -206,6 +206,11 @@ impl Snapshot {
         let kubelet = registry.kubelet.snapshot();
         Snapshot { time, started_ns, devices, processes, containers, events, exemplars, kubelet, suspicions }
     }
+}
+
+/// The devices that processes use or have used which are still shown.
+fn in_use(processes: &[ProcessSnapshot]) -> BTreeSet<u16> {
+    processes.iter().flat_map(|process| &process.memory).map(|place| place.device).collect()
 }
 
 impl ProcessMemory {
