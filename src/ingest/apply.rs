@@ -114,6 +114,11 @@ impl Applier {
         self.attribution.process(self.attribution.peer_pid(), time)
     }
 
+    /// The same, if it has reported and its end can be seen.
+    pub(super) fn watched_peer(&self) -> Option<Arc<Tracked>> {
+        self.attribution.watched_peer()
+    }
+
     /// The peer's process, of one of whose clients this session is from now on: of the nameless, if it has not said which.
     pub(super) fn join(&mut self, time: Time) -> io::Result<Arc<Tracked>> {
         if self.speaker.is_none() {

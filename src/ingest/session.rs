@@ -15,6 +15,7 @@ use tracing::debug;
 use ttmem_wire::FRAME_BYTES_MAX;
 
 use super::Context;
+use super::allowance::Allowance;
 use super::apply::Fault;
 use super::conversation::Conversation;
 use super::diary::Diary;
@@ -48,6 +49,7 @@ pub(super) struct Session {
     conversation: Conversation,
     diary: Arc<Diary>,
     rings: Option<Rings>,
+    allowance: Allowance,
 }
 
 /// How a session came to its end.
@@ -76,7 +78,8 @@ impl Session {
         conversation: Conversation,
         diary: Arc<Diary>,
     ) -> Self {
-        Self { context, stream, conversation, diary, rings: None }
+        let allowance = context.allowances.open(conversation.applier.peer_uid(), clock::monotonic_ns());
+        Self { context, stream, conversation, diary, rings: None, allowance }
     }
 
     /// With the rings that its client has.
@@ -86,7 +89,10 @@ impl Session {
 
     /// Serves the connection to its end, or until the daemon stops and all that has been sent so far is applied.
     pub(super) async fn run(mut self, stopping: watch::Receiver<bool>) {
-        match self.converse(stopping).await {
+        let outcome = self.converse(stopping).await;
+        // However short a connection was, its user has paid for it.
+        let _ = self.allowance.settle(clock::monotonic_ns());
+        match outcome {
             Outcome::Finished => self.diary.close(now(), true),
             Outcome::Broken => self.diary.close(now(), false),
             Outcome::Left => {}
@@ -152,6 +158,9 @@ impl Session {
 
     /// One read, what follows from it, and the replies to it.
     async fn step(&mut self) -> Result<Step, Fault> {
+        if self.allowance.is_due() {
+            self.pay().await;
+        }
         if self.rings.as_ref().is_some_and(Rings::has_backlog) {
             self.read_rings()?;
             return Ok(Step::More);
@@ -175,6 +184,21 @@ impl Session {
         };
         self.reply().await?;
         Ok(step)
+    }
+
+    /// Pays for what has been read, and reads no more for as long as that takes. The end of the process does not wait for it.
+    async fn pay(&mut self) {
+        let Some(pause) = self.allowance.settle(clock::monotonic_ns()) else { return };
+        let applier = &self.conversation.applier;
+        self.context.slow_down(applier.peer_pid(), applier.peer_uid(), pause);
+        match applier.watched_peer().filter(|_| !self.allowance.is_excused()) {
+            Some(process) => {
+                if tokio::time::timeout(pause.duration, process.wait_for_end()).await.is_ok() {
+                    self.allowance.excuse();
+                }
+            }
+            None => tokio::time::sleep(pause.duration).await,
+        }
     }
 
     /// Sends what has been answered. A peer that hears no more may have reported before it went: its end is told by reading.
@@ -215,7 +239,7 @@ impl Session {
             drop(turn);
             loop {
                 let has_asked = !self.conversation.out.is_empty();
-                if !matches!(step, Ok(Step::Continue)) || !self.is_answered() {
+                if !matches!(step, Ok(Step::Continue)) || self.allowance.is_due() || !self.is_answered() {
                     return Poll::Ready(step);
                 }
                 if !has_asked {
@@ -274,6 +298,7 @@ impl Session {
             return Ok(Step::EndOfStream);
         }
         self.conversation.applier.begin(order);
+        self.allowance.spend(self.conversation.frames_in(bytes));
         let carried = self.conversation.carry().len();
         BUFFER.with_borrow(|buffer| self.consume(&buffer[..carried + bytes], time))?;
         let has_more = bytes == READ_BYTES || self.conversation.has_backlog();
