@@ -10,17 +10,22 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use serde_json::json;
+use support::cgroup::ContainerGroup;
 use support::frames::{Connection, FRAME_BYTES, Frame};
 use support::raw_rings::RawRing;
 use support::supervisor::Supervised;
-use support::{Daemon, Metrics, Peer, peers, ttmem, wait_for};
+use support::{Daemon, Directory, Metrics, Peer, peers, ttmem, wait_for};
 
 /// How often the daemon is killed under load.
 const KILLS: u32 = 200;
 /// The smallest journal that there can be, so that checkpoints are made all the time.
 const SMALL_JOURNAL: &[&str] = &["--state-journal-bytes-max", "16777216"];
+
+/// The bounds of the sizes' buckets up to the largest buffer that is allocated here.
+const SIZE_BOUNDS_BYTES: [u64; 5] = [1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20];
 
 /// Random enough, and the same in every run.
 struct Random(u64);
@@ -41,6 +46,10 @@ struct Sent {
     allocated_bytes: u64,
     freed_bytes: u64,
     queries: u64,
+    /// The most that was held at once.
+    peak_bytes: u64,
+    /// Allocations of at most so many bytes.
+    sizes: [u64; SIZE_BOUNDS_BYTES.len()],
 }
 
 impl Sent {
@@ -127,6 +136,11 @@ impl Client {
         self.live.insert(id, size);
         self.sent.allocations += 1;
         self.sent.allocated_bytes += size;
+        let held_bytes = self.sent.allocated_bytes - self.sent.freed_bytes;
+        self.sent.peak_bytes = self.sent.peak_bytes.max(held_bytes);
+        for (bound, count) in SIZE_BOUNDS_BYTES.iter().zip(&mut self.sent.sizes) {
+            *count += u64::from(size <= *bound);
+        }
         Frame::alloc(self.device, size, id)
     }
 
@@ -198,6 +212,30 @@ impl Client {
     }
 }
 
+/// What a device has held at most, and its distributions, are those of a daemon that was never killed. How long a buffer lived is the
+/// daemon's to measure: there are as many lifetimes as frees, and none is longer than the test.
+fn assert_history(metrics: &Metrics, client: &Client, elapsed: Duration) {
+    let device = client.device.to_string();
+    let of = |name: &str, le: Option<&str>| {
+        let mut labels = vec![("device", device.as_str()), ("memory_type", "dram")];
+        labels.extend(le.map(|le| ("le", le)));
+        metrics.value(name, &labels).unwrap_or_else(|| panic!("{name} {labels:?}"))
+    };
+    let sent = &client.sent;
+    assert_eq!(of("ttmem_device_memory_peak_bytes", None), sent.peak_bytes as f64, "device {device}");
+    assert_eq!(of("ttmem_process_memory_peak_bytes", None), sent.peak_bytes as f64, "device {device}");
+    for (bound, count) in SIZE_BOUNDS_BYTES.iter().zip(sent.sizes) {
+        let told = of("ttmem_buffer_size_bytes_bucket", Some(&bound.to_string()));
+        assert_eq!(told, count as f64, "device {device}, at most {bound} bytes");
+    }
+    assert_eq!(of("ttmem_buffer_size_bytes_count", None), sent.allocations as f64);
+    assert_eq!(of("ttmem_buffer_size_bytes_sum", None), sent.allocated_bytes as f64);
+    assert_eq!(of("ttmem_buffer_lifetime_seconds_count", None), sent.frees as f64, "device {device}");
+    let lived_seconds = of("ttmem_buffer_lifetime_seconds_sum", None);
+    let possible_seconds = sent.frees as f64 * elapsed.as_secs_f64();
+    assert!(lived_seconds > 0.0 && lived_seconds < possible_seconds, "{lived_seconds} of {possible_seconds}");
+}
+
 /// What the daemon says about a device's DRAM.
 fn told(metrics: &Metrics, device: i32) -> [f64; 6] {
     let device = device.to_string();
@@ -215,6 +253,7 @@ fn told(metrics: &Metrics, device: i32) -> [f64; 6] {
 
 #[test]
 fn a_daemon_that_is_killed_again_and_again_knows_what_one_that_was_not_would() {
+    let began = Instant::now();
     let mut supervised = Supervised::start(SMALL_JOURNAL);
     let stop = std::sync::Arc::new(AtomicBool::new(false));
     let clients = FRAME_BYTES.into_iter().cycle().zip(0..6).map(|(frame_bytes, device)| {
@@ -269,6 +308,7 @@ fn a_daemon_that_is_killed_again_and_again_knows_what_one_that_was_not_would() {
             "device {}",
             client.device
         );
+        assert_history(&metrics, client, began.elapsed());
     }
     assert_eq!(metrics.rejected("unknown_free"), sum.unknown_frees as f64);
     assert_eq!(metrics.events("query"), sum.queries as f64);
@@ -297,6 +337,38 @@ fn a_connection_is_not_closed_by_an_upgrade_and_a_question_is_answered_once() {
     assert_eq!(told(&supervised.metrics(), 0)[..2], [3.0, 0.0]);
     drop(client);
     wait_for("the connection to be forgotten", || (supervised.kept() == 0).then_some(()));
+}
+
+#[test]
+fn a_supervisor_that_does_not_listen_holds_nobody_up() {
+    let supervised = Supervised::start(&[]);
+    let mut client = Connection { stream: supervised.connect(), frame_bytes: 72 };
+    client.send(&[Frame::alloc(0, 4096, 1)]);
+    assert_eq!(client.query(0).dram(), 4096);
+    supervised.be_deaf(true);
+    let room: usize =
+        std::fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").unwrap().trim().parse().unwrap();
+    // More than wait at a deaf supervisor's socket, and more than there are threads to hold up.
+    let mut others: Vec<Connection> = (0..room + 32)
+        .map(|_| {
+            let mut other = Connection { stream: supervised.connect(), frame_bytes: 72 };
+            other.send(&[Frame::query(0)]);
+            other
+        })
+        .collect();
+    for _ in 0..32 {
+        assert_eq!(client.query(0).dram(), 4096, "whoever is connected is answered");
+    }
+    for other in &mut others {
+        assert_eq!(other.reply().dram(), 4096, "and whoever comes");
+    }
+    assert!(supervised.log_text().contains("the supervisor cannot keep a connection"));
+    supervised.be_deaf(false);
+    drop(others);
+    wait_for("what nobody uses to be forgotten", || (supervised.kept() == 1).then_some(()));
+    let late = Connection { stream: supervised.connect(), frame_bytes: 72 };
+    wait_for("the next one to be kept", || (supervised.kept() == 2).then_some(()));
+    drop(late);
 }
 
 #[test]
@@ -333,6 +405,45 @@ fn what_died_with_nobody_watching_is_reclaimed() {
     supervised.launch();
     supervised.wait_until_ready();
     assert_eq!(supervised.metrics().events("process_end"), 1.0, "it ends once");
+}
+
+/// What a container's processes hold is added up by the time that they hold it, whether a daemon is there or not.
+#[test]
+fn the_time_that_memory_is_held_counts_through_kills() {
+    const HELD_BYTES: u64 = 1 << 30;
+    const BYTE_SECONDS: &str = "ttmem_container_memory_byte_seconds_total";
+    let (group, logs) = (ContainerGroup::new(), Directory::new());
+    group.log_in(logs.path(), ["ml-team", "llama-0", "server"]);
+    let mut supervised = Supervised::start(&["--container-log-dir", logs.path().to_str().unwrap()]);
+    let mut peer = Peer::start(
+        Command::new("python3")
+            .arg(peers().join("field_clients.py"))
+            .arg("--socket")
+            .arg(supervised.directory().join("socket")),
+    );
+    group.take(peer.pid());
+    peer.ask(r#"{"op":"connect","client":"metal"}"#);
+    let sent = Instant::now();
+    peer.ask(
+        &json!({"op": "allocate", "device": 0, "type": "dram", "size": HELD_BYTES, "id": 1}).to_string(),
+    );
+    peer.ask(r#"{"op":"query","device":0}"#);
+    let answered = Instant::now();
+    for _ in 0..10 {
+        supervised.kill();
+        supervised.launch();
+        supervised.wait_until_ready();
+        let least_seconds = answered.elapsed().as_secs_f64();
+        let (told, most_seconds) = wait_for("the container's names", || {
+            let told = supervised.metrics().value(BYTE_SECONDS, &[("memory_type", "dram")]);
+            told.map(|told| (told, sent.elapsed().as_secs_f64()))
+        });
+        let held_seconds = told / HELD_BYTES as f64;
+        assert!(
+            (least_seconds..=most_seconds).contains(&held_seconds),
+            "{held_seconds} s, neither more than {most_seconds} nor less than {least_seconds}"
+        );
+    }
 }
 
 #[test]

@@ -59,3 +59,8 @@ fn the_corpus_of_views() {
 fn the_corpus_of_ledger() {
     replay("ledger", checks::ledger);
 }
+
+#[test]
+fn the_corpus_of_journal() {
+    replay("journal", checks::journal);
+}

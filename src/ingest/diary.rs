@@ -7,9 +7,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use sd_notify::NotifyState;
-
 use super::note::Note;
+use super::store::Store;
 use super::turns::{Turn, Turns};
 use super::{now, session};
 use crate::activation::KEPT_PREFIX;
@@ -24,6 +23,8 @@ pub(super) struct Diary {
     /// The journal's writer of the thread that this is used on.
     writer: usize,
     session: u64,
+    /// Where connections are kept, if there is such a place.
+    store: Option<Arc<Store>>,
     /// Whether the connection is in the supervisor's store.
     is_kept: AtomicBool,
 }
@@ -34,18 +35,17 @@ pub(super) struct Diaries {
     journal: Option<Arc<Journal>>,
     /// Of the journal's writers.
     turns: Option<Arc<Turns>>,
-    /// Whether there is a store.
-    has_store: bool,
+    store: Option<Arc<Store>>,
     next_session: AtomicU64,
 }
 
 impl Diaries {
     /// Those of a journal, where there is one; sessions are numbered from `next_session` on.
-    pub(super) fn new(journal: Option<Arc<Journal>>, next_session: u64) -> Diaries {
+    pub(super) fn new(journal: Option<Arc<Journal>>, next_session: u64) -> io::Result<Diaries> {
         // Without a journal the next daemon would not know in the middle of which frame a connection is.
-        let has_store = journal.is_some() && std::env::var_os("NOTIFY_SOCKET").is_some();
+        let store = if journal.is_some() { Store::open()?.map(Arc::new) } else { None };
         let turns = journal.as_ref().map(|journal| Arc::new(Turns::new(journal.writers())));
-        Diaries { journal, turns, has_store, next_session: AtomicU64::new(next_session) }
+        Ok(Diaries { journal, turns, store, next_session: AtomicU64::new(next_session) })
     }
 
     /// A new session's, on the thread of that number.
@@ -55,8 +55,8 @@ impl Diaries {
 
     /// That of a session which goes on.
     pub(super) fn reopen(&self, thread: usize, session: u64, is_kept: bool) -> Diary {
-        let (journal, turns) = (self.journal.clone(), self.turns.clone());
-        Diary { journal, turns, writer: thread, session, is_kept: AtomicBool::new(is_kept) }
+        let (journal, turns, store) = (self.journal.clone(), self.turns.clone(), self.store.clone());
+        Diary { journal, turns, writer: thread, session, store, is_kept: AtomicBool::new(is_kept) }
     }
 
     /// That of whoever is no session; the last writer is theirs.
@@ -64,25 +64,29 @@ impl Diaries {
         self.reopen(usize::MAX, 0, false)
     }
 
-    /// Puts a session's connection into the supervisor's store. What is sent there is its before anything else happens.
-    pub(super) fn keep(&self, diary: &Diary, connection: BorrowedFd<'_>) -> io::Result<()> {
-        if !self.has_store || !diary.is_on() {
-            return Ok(());
+    /// A connection that was kept is nobody's.
+    pub(super) fn forget(&self, name: &str) {
+        if let Some(store) = &self.store {
+            store.forget(name.to_owned());
         }
-        let name = diary.name();
-        // A client that has gone leaves something to read: the store is not to drop its connection before that has been.
-        let states = [NotifyState::FdStore, NotifyState::FdName(&name), NotifyState::Custom("FDPOLL=0")];
-        sd_notify::notify_with_fds(&states, &[connection])?;
-        diary.is_kept.store(true, Relaxed);
-        Ok(())
+    }
+
+    /// The daemon ends: waits a moment for the supervisor to hear what it has not heard yet.
+    pub(super) async fn flush(&self) {
+        if let Some(store) = &self.store {
+            store.flush().await;
+        }
     }
 }
 
 impl Diary {
-    /// A connection that was kept is nobody's.
-    pub(super) fn forget(name: &str) {
-        // Nobody listens who could have kept it.
-        let _ = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+    /// Puts the session's connection into the supervisor's store. Afterwards it is there, before anything else happens.
+    pub(super) async fn keep(&self, connection: BorrowedFd<'_>) -> io::Result<()> {
+        if let Some(store) = self.store.as_ref().filter(|_| self.is_on()) {
+            store.keep(self.name(), connection).await?;
+            self.is_kept.store(true, Relaxed);
+        }
+        Ok(())
     }
 
     /// Under which name the session's connection is kept.
@@ -91,12 +95,12 @@ impl Diary {
     }
 
     /// Keeps something else that belongs to the connection, if that is kept.
-    pub(super) fn keep_too(&self, descriptor: BorrowedFd<'_>) {
-        if self.is_kept() {
-            let name = self.name();
-            let states = [NotifyState::FdStore, NotifyState::FdName(&name), NotifyState::Custom("FDPOLL=0")];
-            // Without it the next daemon finds the connection alone, and closes it.
-            let _ = sd_notify::notify_with_fds(&states, &[descriptor]);
+    pub(super) async fn keep_too(&self, descriptor: BorrowedFd<'_>) {
+        if let Some(store) = self.store.as_ref().filter(|_| self.is_kept()) {
+            // A part of it is of no use to the next daemon.
+            if store.keep(self.name(), descriptor).await.is_err() {
+                self.forsake();
+            }
         }
     }
 
@@ -172,8 +176,10 @@ impl Diary {
 
     /// The connection is not to outlive the daemon after all.
     pub(super) fn forsake(&self) {
-        if self.is_kept.swap(false, Relaxed) {
-            Diary::forget(&self.name());
+        if self.is_kept.swap(false, Relaxed)
+            && let Some(store) = &self.store
+        {
+            store.forget(self.name());
         }
     }
 

@@ -3,7 +3,10 @@
 use super::cgroup;
 use super::driver::Holders;
 use super::procfs::{ProcessFacts, ProcessFiles};
+use super::recovery::recover;
 use super::region::Region;
+use crate::config::Config;
+use crate::journal::Found;
 
 /// A region that was understood.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,4 +49,10 @@ pub fn process([status, stat, comm, cmdline, cgroup]: [&str; 5]) -> ForeignProce
 /// The pids that the driver's list of holders names, each once.
 pub fn holders(text: &str) -> Vec<u32> {
     Holders::parse(text).pids.into_iter().collect()
+}
+
+/// What a state directory comes to, as the content of a checkpoint of it, and why not where it is none of this version's.
+pub fn recovered(found: &Found) -> Result<Vec<u8>, String> {
+    let state = recover(found, &Config::default()).map_err(|error| error.to_string())?;
+    state.encode().map_err(|error| error.to_string())
 }

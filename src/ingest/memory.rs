@@ -12,9 +12,6 @@ use crate::clock;
 use crate::config::Config;
 use crate::journal::{Found, Journal, OpenError};
 
-/// The nice value of the thread that makes checkpoints: it applies everything a second time, and nobody waits for it.
-const COMPACTION_NICE: i32 = 10;
-
 /// What a daemon knew before it ended, and where this one writes down what it learns.
 #[derive(Default)]
 pub struct Memory {
@@ -94,8 +91,7 @@ impl Compaction {
         let thread = std::thread::Builder::new().name("ttmem-compact".into()).spawn({
             let journal = Arc::clone(&journal);
             move || {
-                // Refused only where a limit forbids to be modest.
-                let _ = rustix::process::nice(COMPACTION_NICE);
+                // No more modest than others: who reports waits for it when the journal is full.
                 let mut is_wanted_now = true;
                 while journal.wait_for_compaction(is_wanted_now) {
                     is_wanted_now = false;

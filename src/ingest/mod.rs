@@ -29,6 +29,7 @@ mod memory;
 mod note;
 mod recovery;
 mod resumption;
+mod store;
 mod turns;
 
 mod replay;
@@ -86,7 +87,7 @@ use ring::RingMemory;
 use session::Session;
 use stream::Stream;
 
-pub use foreign::{ForeignProcess, ForeignRegion, holders, process, region};
+pub use foreign::{ForeignProcess, ForeignRegion, holders, process, recovered, region};
 pub use replay::Replay;
 
 /// How long sessions may take to apply what has been sent when the daemon stops.
@@ -281,7 +282,7 @@ impl Ingest {
     ) -> anyhow::Result<Ingest> {
         let threads = (0..config.ingest_threads).map(EventLoop::start).collect::<io::Result<Vec<_>>>()?;
         let Memory { journal, state, .. } = memory;
-        let diaries = Diaries::new(journal.clone(), state.next_session);
+        let diaries = Diaries::new(journal.clone(), state.next_session)?;
         let runtime = threads[0].handle.clone();
         let context = Context::new(config, registry, devices, runtime, diaries, Quiet::No)?;
         let (stopping, stop) = watch::channel(false);
@@ -326,6 +327,7 @@ impl Ingest {
                 "stopping without having read all that clients sent"
             );
         }
+        self.context.diaries.flush().await;
         for thread in self.threads {
             thread.stop();
         }
@@ -502,7 +504,7 @@ async fn converse(
     let attribution = Attribution::new(Arc::clone(context), peer, Arc::clone(&diary));
     // Before anything is read: whoever goes on with the connection has to know whose it is, and then has to have it.
     attribution.introduce(now());
-    if let Err(error) = context.diaries.keep(&diary, stream.as_fd())
+    if let Err(error) = diary.keep(stream.as_fd()).await
         && let Some(suppressed) = context.throttle.admit("keep", clock::monotonic_ns())
     {
         warn!(%error, suppressed, "the supervisor cannot keep a connection; it will break when the daemon is started again");

@@ -384,7 +384,8 @@ struct RecordedClaim {
 /// The processes that are recorded, instead of those that /proc shows.
 struct World {
     registry: Arc<Registry>,
-    processes: Mutex<HashMap<Identity, Arc<Tracked>>>,
+    /// In an order, so that the same journal is always the same checkpoint.
+    processes: Mutex<BTreeMap<Identity, Arc<Tracked>>>,
     containers: Mutex<HashMap<String, Arc<Container>>>,
     births: HashMap<Identity, Birth>,
     claims: HashMap<u64, Vec<RecordedClaim>>,

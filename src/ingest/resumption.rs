@@ -51,7 +51,7 @@ pub(super) fn resume(
     for name in connections.into_keys() {
         // Nobody knows in the middle of which frame it is.
         warn!(name, "a connection was kept of which the journal knows nothing; it is closed");
-        Diary::forget(&name);
+        context.diaries.forget(&name);
     }
     context.processes.watch_restored();
     Ok(())

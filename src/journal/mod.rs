@@ -35,8 +35,9 @@ const SEGMENTS: u64 = 64;
 const SEGMENT_BYTES_MIN: u64 = 256 * 1024;
 /// The least that the bound can be.
 pub const JOURNAL_BYTES_MIN: u64 = SEGMENTS * SEGMENT_BYTES_MIN;
-/// Files that are kept for use again; their memory is there already.
-const FREE_SEGMENTS_MAX: usize = 16;
+/// Files that are kept for use again, as their memory is there already: as many as a checkpoint makes free under load. To make one costs a
+/// fault for each of its pages, more than all else that is done about what comes to stand there.
+const FREE_SEGMENTS_MAX: usize = SEGMENTS as usize / 2;
 /// How long a writer waits for room that a compaction is making, before it gives up for good.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -41,6 +41,11 @@ const _: () = assert!(MESSAGE_AT + MESSAGE_WORDS * WORD <= ENTRIES_AT);
 /// The order of what was under way when the daemon was killed: nothing can have come after it.
 const LAST: u64 = u64::MAX;
 
+/// Places in a file are remembered in 32 bits; none that a daemon has made is as large.
+const SEGMENT_BYTES_MAX: usize = u32::MAX as usize;
+/// A generation for every checkpoint: what is beyond this has been damaged, and nothing may come after it.
+const GENERATION_MAX: u64 = u64::MAX / 2;
+
 /// Whether a file of that size has room for an entry of so many bytes.
 pub(super) fn fits(segment_bytes: u64, bytes: usize) -> bool {
     (ENTRIES_AT + HEAD_BYTES + bytes) as u64 <= segment_bytes
@@ -98,7 +103,7 @@ impl Segment {
     pub(super) fn open(path: &Path, directory: &Directory) -> Result<Segment, UnreadableSegment> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let bytes = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
-        if bytes < ENTRIES_AT || !bytes.is_multiple_of(WORD) {
+        if !(ENTRIES_AT..=SEGMENT_BYTES_MAX).contains(&bytes) || !bytes.is_multiple_of(WORD) {
             return Err(UnreadableSegment::NoJournal);
         }
         allocate_holes(&file, bytes)?;
@@ -107,7 +112,7 @@ impl Segment {
             // Killed before it was one.
             (0, _) => Err(UnreadableSegment::OtherBoot),
             (MAGIC, boot) if boot != directory.boot() => Err(UnreadableSegment::OtherBoot),
-            (MAGIC, _) => {
+            (MAGIC, _) if segment.generation() <= GENERATION_MAX => {
                 segment.finish_what_was_under_way();
                 Ok(segment)
             }
@@ -236,7 +241,8 @@ impl Segment {
     /// The daemon was killed between the kernel's word and its own: the entry is finished in its place.
     fn finish_what_was_under_way(&self) {
         let offset = self.load(UNDER_WAY_AT) as usize;
-        if offset == 0 || offset != self.tail() || self.map.len().saturating_sub(offset) < HEAD_BYTES + WORD {
+        let is_place = offset >= ENTRIES_AT && offset.is_multiple_of(WORD) && offset == self.tail();
+        if !is_place || self.map.len().saturating_sub(offset) < HEAD_BYTES + WORD {
             return;
         }
         let words = std::array::from_fn(|word| self.load(UNDER_WAY_HEAD_AT + word * WORD));

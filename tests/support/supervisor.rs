@@ -27,6 +27,7 @@ const PARKING: i32 = 500;
 struct Store {
     notify: UnixDatagram,
     kept: Mutex<BTreeMap<String, Vec<OwnedFd>>>,
+    is_deaf: AtomicBool,
     is_over: AtomicBool,
 }
 
@@ -48,8 +49,8 @@ impl Supervised {
         let listener = UnixListener::bind(directory.join("socket")).unwrap();
         let notify = UnixDatagram::bind(directory.join("notify")).unwrap();
         notify.set_nonblocking(true).unwrap();
-        let (kept, is_over) = (Mutex::default(), AtomicBool::new(false));
-        let store = Arc::new(Store { notify, kept, is_over });
+        let (kept, is_deaf, is_over) = (Mutex::default(), AtomicBool::new(false), AtomicBool::new(false));
+        let store = Arc::new(Store { notify, kept, is_deaf, is_over });
         // The real one listens all the time, and few messages fit into its socket.
         std::thread::spawn({
             let store = Arc::clone(&store);
@@ -144,6 +145,13 @@ impl Supervised {
         self.store.take();
     }
 
+    /// From now on it hears nothing of what the daemon sends, or all of it again.
+    pub fn be_deaf(&self, is_deaf: bool) {
+        self.store.is_deaf.store(is_deaf, Ordering::Relaxed);
+        // Whoever has it is in the middle of listening.
+        drop(self.store.kept.lock().unwrap());
+    }
+
     /// How many descriptors are kept.
     pub fn kept(&self) -> usize {
         self.store.take();
@@ -198,7 +206,7 @@ impl Store {
     fn take(&self) {
         let mut kept = self.kept.lock().unwrap();
         let mut bytes = [0; 4096];
-        loop {
+        while !self.is_deaf.load(Ordering::Relaxed) {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let mut into = [IoSliceMut::new(&mut bytes)];

@@ -3,6 +3,7 @@
 mod configuration;
 mod files;
 mod http;
+mod journal;
 mod ledger;
 mod views;
 
@@ -13,5 +14,6 @@ mod exposition;
 pub use configuration::{config_file, web_config};
 pub use files::{process_files, region};
 pub use http::http;
+pub use journal::journal;
 pub use ledger::ledger;
 pub use views::views;

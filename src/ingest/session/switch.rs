@@ -68,7 +68,7 @@ impl Session {
             // Before the client has them, so that nothing is ever in them that the next daemon cannot read.
             self.diary.note(now(), &Note::GaveRings(rings.image()));
             for descriptor in rings.descriptors() {
-                self.diary.keep_too(descriptor);
+                self.diary.keep_too(descriptor).await;
             }
         }
         let reply = HelloReply::new(offer.features, geometry, self.context.instance, &offer.list);
