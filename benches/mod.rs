@@ -20,6 +20,7 @@ mod load;
 mod measure;
 mod paths;
 mod query;
+mod recording;
 mod report;
 mod resident;
 mod ring;
