@@ -8,6 +8,7 @@
 
 mod chart;
 mod clients;
+mod epoll;
 mod exporting;
 mod fairness;
 mod growth;
@@ -251,7 +252,7 @@ fn role_arguments() -> [Arg; 8] {
             .long("role")
             .hide(true)
             .requires("socket")
-            .value_parser(["limit", "seed", "blocking", "daemon", "client", "holder", "flood"]),
+            .value_parser(["limit", "seed", "blocking", "epoll", "daemon", "client", "holder", "flood"]),
         Arg::new("socket").long("socket").hide(true).value_parser(value_parser!(PathBuf)),
         Arg::new("frames").long("frames").hide(true).default_value("0").value_parser(value_parser!(u64)),
         Arg::new("batch").long("batch").hide(true).value_parser(value_parser!(usize)),
@@ -344,6 +345,7 @@ fn play(role: &str, arguments: &ArgMatches) -> anyhow::Result<()> {
         "limit" => limit::serve(socket),
         "seed" => seed::serve(socket, seed::Lines::Printed),
         "blocking" => seed::serve(socket, seed::Lines::Omitted),
+        "epoll" => epoll::serve(socket),
         "daemon" => {
             let extra: Vec<&String> = arguments.get_many("serve-arguments").into_iter().flatten().collect();
             servers::become_daemon(socket, &extra)

@@ -43,6 +43,8 @@ pub(super) enum Subject {
     TtmemTelling(SocketAddr),
     Seed,
     Blocking,
+    /// The same answers from one thread around epoll.
+    Epoll,
 }
 
 impl Subject {
@@ -56,6 +58,7 @@ impl Subject {
             Self::TtmemTelling(_) => "telling",
             Self::Seed => "seed",
             Self::Blocking => "blocking",
+            Self::Epoll => "epoll",
         }
     }
 
@@ -92,7 +95,7 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(File::create(&log)?);
         match subject {
-            Subject::Limit | Subject::Blocking | Subject::Ttmem => {}
+            Subject::Limit | Subject::Blocking | Subject::Epoll | Subject::Ttmem => {}
             Subject::TtmemTrusting => {
                 command.args(["--", "--trust-claimed-pids", "--processes-max", "100000"]);
             }
@@ -121,7 +124,7 @@ impl Server {
             | Subject::TtmemLimited
             | Subject::TtmemExporting(_)
             | Subject::TtmemTelling(_) => Some(child.until_ready(&log, || listening_address(&log))?),
-            Subject::Limit | Subject::Seed | Subject::Blocking => None,
+            Subject::Limit | Subject::Seed | Subject::Blocking | Subject::Epoll => None,
         };
         child.until_ready(&log, || UnixStream::connect(&socket).ok())?;
         Ok(Self { subject, socket, child, http })

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::archive::{Archive, OpenArchive};
+use super::archive::{Archive, OpenArchive, sql_of_run};
 use super::events::Unwritten;
+use super::measure::Measure;
 use super::request::RangeRequest;
 use super::retention::Retention;
 use super::rollup::{Rollup, Span};
@@ -247,6 +248,24 @@ fn series_are_paged() {
     let series: i64 =
         store.connection.query_row("SELECT count(*) FROM series", [], |row| row.get(0)).expect("a count");
     assert_eq!(series, 26);
+}
+
+#[test]
+fn a_question_reads_no_more_rows_than_it_is_about() {
+    let directory = Directory::new("plan");
+    let store = directory.store();
+    for tier in Tier::ALL {
+        for measure in Measure::ALL {
+            let sql = format!("EXPLAIN QUERY PLAN {}", sql_of_run(tier, measure));
+            let mut statement = store.connection.prepare(&sql).expect("a statement that is right");
+            let steps = statement.query_map([0; 4], |row| row.get::<_, String>(3)).expect("a plan");
+            let steps: Vec<String> = steps.map(|step| step.expect("a step")).collect();
+            let [spans, samples] = &steps[..] else { panic!("{steps:?}") };
+            let by_time = format!("SEARCH span USING COVERING INDEX spans_{}_by_time", tier.name());
+            assert!(spans.starts_with(&by_time), "{spans}");
+            assert!(samples.starts_with("SEARCH sample USING INTEGER PRIMARY KEY"), "{samples}");
+        }
+    }
 }
 
 /// A host with eight devices and twenty processes for a week: how large that is, and how long it takes to read.

@@ -36,6 +36,7 @@ pub(super) async fn answer<B>(sources: &Arc<Sources>, request: &Request<B>) -> R
         "/api/v1/buffers" => {
             BufferRequest::parse(query).map(|request| buffers(sources, &request)).map_err(Problem::from)
         }
+        "/api/v1/daemon" => refuse_any(query).map(|()| to_json(&daemon(sources))),
         "/api/v1/leaks" => {
             refuse_any(query).map(|()| to_json(&findings::Leaks::of(&sources.registry.snapshot(now()))))
         }
@@ -54,6 +55,12 @@ fn processes(sources: &Sources, request: &ProcessRequest) -> Response<Body> {
         request.pid.is_none_or(|pid| pid == process.process.pid())
             && request.device.is_none_or(|device| process.memory.iter().any(|memory| memory.device == device))
     }))
+}
+
+fn daemon(sources: &Sources) -> json::daemon::Daemon {
+    let timestamp_seconds = now().unix_ns as f64 / 1e9;
+    let (pid, version) = (std::process::id(), env!("CARGO_PKG_VERSION"));
+    json::daemon::Daemon::of(timestamp_seconds, pid, version, sources.metrics.values())
 }
 
 fn buffers(sources: &Sources, request: &BufferRequest) -> Response<Body> {
