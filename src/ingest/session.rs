@@ -239,7 +239,8 @@ impl Session {
             drop(turn);
             loop {
                 let has_asked = !self.conversation.out.is_empty();
-                if !matches!(step, Ok(Step::Continue)) || self.allowance.is_due() || !self.is_answered() {
+                let is_done = !matches!(step, Ok(Step::Continue)) || self.allowance.is_due();
+                if is_done || !self.is_answered() {
                     return Poll::Ready(step);
                 }
                 if !has_asked {
