@@ -7,6 +7,10 @@ use super::procfs::ProcessFacts;
 use super::ring::RingsImage;
 use crate::registry::{Event, Identity, Loss, MemoryType, Rejection, SlurmJob, Source};
 
+/// More than any note has; a turn's records of rings are the largest. Something else that has been written there may say of itself that it is
+/// larger than all memory, and that is not to be tried.
+const NOTE_BYTES_MAX: usize = 16 << 20;
+
 /// One thing that happened.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
 pub(super) enum Note {
@@ -114,7 +118,8 @@ impl Note {
 
     /// What was stored; `None` for what another version has written.
     pub(super) fn decode(bytes: &[u8]) -> Option<Note> {
-        let (note, used) = bincode::serde::decode_from_slice(bytes, bincode::config::standard()).ok()?;
+        let bounded = bincode::config::standard().with_limit::<NOTE_BYTES_MAX>();
+        let (note, used) = bincode::serde::decode_from_slice(bytes, bounded).ok()?;
         (used == bytes.len()).then_some(note)
     }
 }

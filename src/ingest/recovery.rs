@@ -31,6 +31,11 @@ use crate::registry::{
 /// What the content of a checkpoint is written as; another number is another version's.
 const STATE_VERSION: u32 = 1;
 
+/// The state of some hundred thousand buffers; the seal of a larger one has to be enough.
+const SMALL_STATE_BYTES: usize = 4 << 20;
+/// A byte is a number of up to 16 at the most.
+const SMALL_STATE_DECODED_BYTES_MAX: usize = 16 * SMALL_STATE_BYTES;
+
 /// Why what was stored is of no use. The daemon then begins with nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryError {
@@ -76,14 +81,22 @@ impl State {
     }
 
     fn decode(bytes: &[u8]) -> Result<State, RecoveryError> {
-        let decoded = bincode::serde::decode_from_slice(bytes, bincode::config::standard());
-        let (state, _): (State, usize) =
-            decoded.map_err(|error| RecoveryError::Content(error.to_string()))?;
-        if state.version == STATE_VERSION {
-            Ok(state)
-        } else {
-            Err(RecoveryError::Content(format!("its version is {}", state.version)))
+        let content = |error: bincode::error::DecodeError| RecoveryError::Content(error.to_string());
+        let standard = bincode::config::standard();
+        // What comes behind another version means something else.
+        let (version, _): (u32, usize) =
+            bincode::serde::decode_from_slice(bytes, standard).map_err(content)?;
+        if version != STATE_VERSION {
+            return Err(RecoveryError::Content(format!("its version is {version}")));
         }
+        // Nor is memory taken for a length that nothing in so few bytes can have.
+        let (state, _) = if bytes.len() <= SMALL_STATE_BYTES {
+            bincode::serde::decode_from_slice(bytes, standard.with_limit::<SMALL_STATE_DECODED_BYTES_MAX>())
+        } else {
+            bincode::serde::decode_from_slice(bytes, standard)
+        }
+        .map_err(content)?;
+        Ok(state)
     }
 }
 
