@@ -37,6 +37,9 @@ const HELD_BUFFER_BYTES: u64 = 4096;
 /// Rounds are made to last about a second; a server that needs longer than this has stopped.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// What a client that floods gives to one send(): far more than a socket takes at once.
+const FLOOD_TURNS: usize = 64;
+
 const READY: u8 = b'r';
 const DONE: u8 = b'd';
 
@@ -153,7 +156,18 @@ pub(super) fn send_frames(socket: &Path, frames: u64, batch: usize) -> anyhow::R
     signal_parent(DONE)
 }
 
-/// The same through a ring.
+/// The role of a client process that reports as fast as it can, large pieces to a send(), until its parent ends it.
+pub(super) fn flood(socket: &Path) -> anyhow::Result<()> {
+    let Turn { fill, turn, .. } = Turn::encode()?;
+    let stream = connect(socket)?;
+    send_in_pieces(&stream, &fill, fill.len())?;
+    let turns = turn.repeat(FLOOD_TURNS);
+    loop {
+        send_in_pieces(&stream, &turns, turns.len())?;
+    }
+}
+
+/// Reports as [`send_frames`] does, through a ring.
 pub(super) fn report_in_ring(socket: &Path, reports: u64) -> anyhow::Result<()> {
     let client = ring_client(socket)?;
     signal_parent(READY)?;

@@ -1,16 +1,18 @@
-//! How soon leaks are seen, and how often something is taken for one: simulated days of several workloads, with leaks and without.
+//! How soon leaks are seen, and how often something is taken for one: simulated days of several workloads and of one that was recorded,
+//! with leaks and without.
 //!
 //! The idea is that only the clock is simulated. Buffers go into a real registry, at times of the simulation, and what is judged is what
 //! the daemon judges: the census of a process, every ten seconds.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
 use super::measure::Spread;
+use super::recording::{Act, Playback};
 use super::report::{Figure, Finding, Goal, Report, Subject};
 use super::{Bench, Row};
 use crate::analysis::{Detector, Sighting};
@@ -38,10 +40,12 @@ pub(crate) enum Workload {
     Reloads,
     /// Three models, one an hour, each loaded in five minutes.
     Models,
+    /// What was recorded of a server with ttnn, again and again.
+    Recorded,
 }
 
 impl Workload {
-    pub(crate) const ALL: [Workload; 7] = [
+    pub(crate) const ALL: [Workload; 8] = [
         Workload::Server,
         Workload::Sessions,
         Workload::Training,
@@ -49,6 +53,7 @@ impl Workload {
         Workload::SteadyCache,
         Workload::Reloads,
         Workload::Models,
+        Workload::Recorded,
     ];
 
     fn name(self) -> &'static str {
@@ -60,6 +65,7 @@ impl Workload {
             Workload::SteadyCache => "steady cache",
             Workload::Reloads => "reloads",
             Workload::Models => "models",
+            Workload::Recorded => "ttnn, recorded",
         }
     }
 }
@@ -87,6 +93,9 @@ struct Simulation {
     ends: BinaryHeap<Reverse<(u64, u64)>>,
     cached: u64,
     leaked_bytes: f64,
+    playback: Playback,
+    /// The buffers of the record that are live, and their ids here.
+    played: HashMap<u32, u64>,
 }
 
 impl Simulation {
@@ -117,6 +126,8 @@ impl Simulation {
             ends,
             cached: 0,
             leaked_bytes: 0.0,
+            playback: Playback::of_ttnn(),
+            played: HashMap::new(),
         }
     }
 
@@ -131,6 +142,7 @@ impl Simulation {
             Workload::SteadyCache => self.cache_steadily(),
             Workload::Reloads => self.reload(),
             Workload::Models => self.load_models(),
+            Workload::Recorded => self.play(),
         }
         if let Some(leak) = leak.filter(|leak| self.seconds >= leak.start_seconds) {
             self.forget(leak);
@@ -233,6 +245,25 @@ impl Simulation {
         let since = self.seconds / 3600 * 3600;
         if self.seconds < 3 * 3600 {
             self.load_weights(since, 300, None);
+        }
+    }
+
+    fn play(&mut self) {
+        let random = &mut self.random;
+        // Between four fifths and five quarters of the speed at which it was recorded.
+        let pace = || 0.8 + 0.45 * random.unit();
+        for (buffer, act) in self.playback.until(self.seconds as f64, pace) {
+            match act {
+                Act::Allocate(size_bytes) => {
+                    self.hold(size_bytes, None);
+                    self.played.insert(buffer, self.next_id);
+                }
+                Act::Free => {
+                    let id = self.played.remove(&buffer).expect("it was allocated");
+                    let mut batch = self.registry.batch(&self.process, self.seconds * SECOND_NS);
+                    batch.free(0, id).expect("it was allocated");
+                }
+            }
         }
     }
 

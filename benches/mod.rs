@@ -8,7 +8,9 @@
 
 mod chart;
 mod clients;
+mod epoll;
 mod exporting;
+mod fairness;
 mod growth;
 mod http;
 mod latency;
@@ -18,6 +20,7 @@ mod load;
 mod measure;
 mod paths;
 mod query;
+mod recording;
 mod report;
 mod resident;
 mod ring;
@@ -119,6 +122,11 @@ const ROWS: &[Row] = &[
         name: "scrape-load",
         about: "8 client processes report, 64 frames per send(), while 100,000 series are scraped ten times a second",
         measure: load::scraped,
+    },
+    Row {
+        name: "fairness",
+        about: "8 client processes report, one frame per send(), alone and beside one that floods",
+        measure: fairness::beside_a_flood,
     },
     Row {
         name: "memory",
@@ -245,7 +253,7 @@ fn role_arguments() -> [Arg; 8] {
             .long("role")
             .hide(true)
             .requires("socket")
-            .value_parser(["limit", "seed", "blocking", "daemon", "client", "holder"]),
+            .value_parser(["limit", "seed", "blocking", "epoll", "daemon", "client", "holder", "flood"]),
         Arg::new("socket").long("socket").hide(true).value_parser(value_parser!(PathBuf)),
         Arg::new("frames").long("frames").hide(true).default_value("0").value_parser(value_parser!(u64)),
         Arg::new("batch").long("batch").hide(true).value_parser(value_parser!(usize)),
@@ -338,6 +346,7 @@ fn play(role: &str, arguments: &ArgMatches) -> anyhow::Result<()> {
         "limit" => limit::serve(socket),
         "seed" => seed::serve(socket, seed::Lines::Printed),
         "blocking" => seed::serve(socket, seed::Lines::Omitted),
+        "epoll" => epoll::serve(socket),
         "daemon" => {
             let extra: Vec<&String> = arguments.get_many("serve-arguments").into_iter().flatten().collect();
             servers::become_daemon(socket, &extra)
@@ -354,6 +363,7 @@ fn play(role: &str, arguments: &ArgMatches) -> anyhow::Result<()> {
             let batch: &usize = arguments.get_one("batch").context("a holder needs --batch")?;
             clients::hold_buffers(socket, *buffers, *batch)
         }
+        "flood" => clients::flood(socket),
         unknown => bail!("there is no role `{unknown}`"),
     }
 }

@@ -37,18 +37,24 @@ type Exchange = fn(&mut Client) -> anyhow::Result<f64>;
 
 fn compare(bench: &Bench, row: &Row, goal: Option<Goal>, exchange: Exchange) -> anyhow::Result<Report> {
     let mut blocking = Contender::start(bench, Subject::Blocking)?;
+    let mut epoll = Contender::start(bench, Subject::Epoll)?;
     let mut ttmem = Contender::start(bench, Subject::Ttmem)?;
     for _ in 0..bench.effort.rounds {
-        for contender in [&mut blocking, &mut ttmem] {
+        for contender in [&mut blocking, &mut epoll, &mut ttmem] {
             contender.round(bench.effort.queries, exchange)?;
         }
     }
-    let finding = Finding {
-        name: "ttmem / blocking, medians",
-        spread: Spread::of_ratios(&ttmem.medians, &blocking.medians),
+    let finding = |name, numerator: &Contender, denominator: &Contender, goal| Finding {
+        name,
+        spread: Spread::of_ratios(&numerator.medians, &denominator.medians),
         goal,
     };
-    Ok(Report::new(row, vec![blocking.figures()?, ttmem.figures()?], vec![finding]))
+    let findings = vec![
+        finding("ttmem / blocking, medians", &ttmem, &blocking, goal),
+        finding("ttmem / epoll, medians", &ttmem, &epoll, None),
+        finding("epoll / blocking, medians", &epoll, &blocking, None),
+    ];
+    Ok(Report::new(row, vec![blocking.figures()?, epoll.figures()?, ttmem.figures()?], findings))
 }
 
 /// One server through all its rounds.

@@ -71,14 +71,12 @@ pub(super) fn cost(bench: &Bench, row: &Row) -> anyhow::Result<Report> {
         of_copy.round(copy_one, || Ok(()))?;
         of_clock.round(|index| _ = black_box(index), || Ok(()))?;
     }
-    let finding = |name, subject: &Costs, goal_ns| Finding {
-        name,
-        spread: Spread::of(&subject.medians_ns),
-        goal: Some(Goal::AtMost(goal_ns)),
-    };
+    let [of_ring, of_batched, .., of_clock] = &subjects;
     let findings = vec![
-        finding("a report through the ring, ns at the median", &subjects[0], 50.0),
-        finding("a report that goes over the socket, ns at the median", &subjects[1], 150.0),
+        of_ring.finding("a report through the ring, ns at the median", of_clock, 50.0),
+        of_ring.gross("the same with the reading of the clock"),
+        of_batched.finding("a report that goes over the socket, ns at the median", of_clock, 150.0),
+        of_batched.gross("the same with the reading of the clock"),
     ];
     Ok(Report::new(row, subjects.iter_mut().map(Costs::figures).collect(), findings))
 }
@@ -135,6 +133,17 @@ impl Costs {
         self.medians_ns.push(Spread::of(&times_ns).median);
         self.times_ns.append(&mut times_ns);
         Ok(())
+    }
+
+    /// The median call without what reading the clock takes in the same round: that is how the figure would be if it could be taken
+    /// without a clock.
+    fn finding(&self, name: &'static str, clock: &Costs, goal_ns: f64) -> Finding {
+        let net_ns = self.medians_ns.iter().zip(&clock.medians_ns).map(|(gross, clock)| gross - clock);
+        Finding { name, spread: Spread::of(&net_ns.collect::<Vec<_>>()), goal: Some(Goal::AtMost(goal_ns)) }
+    }
+
+    fn gross(&self, name: &'static str) -> Finding {
+        Finding { name, spread: Spread::of(&self.medians_ns), goal: None }
     }
 
     fn figures(&mut self) -> report::Subject {

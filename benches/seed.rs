@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-const FRAME_BYTES: usize = 72;
+pub(super) const FRAME_BYTES: usize = 72;
 const DEVICES: usize = 8;
 const MEMORY_TYPES: [&str; 4] = ["DRAM", "L1", "L1_SMALL", "TRACE"];
 
@@ -28,7 +28,7 @@ pub(super) enum Lines {
     Omitted,
 }
 
-type Frame = [u8; FRAME_BYTES];
+pub(super) type Frame = [u8; FRAME_BYTES];
 
 struct BufferInfo {
     device_id: i32,
@@ -44,7 +44,8 @@ struct DeviceStats {
     buffers: AtomicU64,
 }
 
-struct AllocationServer {
+/// The server's state, and what it does about a frame.
+pub(super) struct AllocationServer {
     allocations: Mutex<HashMap<u64, BufferInfo, foldhash::fast::FixedState>>,
     devices: [DeviceStats; DEVICES],
     lines: Lines,
@@ -52,8 +53,7 @@ struct AllocationServer {
 
 /// Serves any number of clients until the process is ended.
 pub(super) fn serve(socket: &Path, lines: Lines) -> anyhow::Result<()> {
-    let server =
-        Arc::new(AllocationServer { allocations: Mutex::default(), devices: Default::default(), lines });
+    let server = Arc::new(AllocationServer::new(lines));
     for stream in UnixListener::bind(socket)?.incoming() {
         let stream = stream?;
         let server = Arc::clone(&server);
@@ -64,17 +64,29 @@ pub(super) fn serve(socket: &Path, lines: Lines) -> anyhow::Result<()> {
 }
 
 impl AllocationServer {
+    pub(super) fn new(lines: Lines) -> Self {
+        Self { allocations: Mutex::default(), devices: Default::default(), lines }
+    }
+
     fn serve_client(&self, mut stream: UnixStream) -> io::Result<()> {
         let mut frame: Frame = [0; FRAME_BYTES];
         loop {
             stream.read_exact(&mut frame)?;
-            match frame[0] {
-                ALLOC => self.allocate(&frame),
-                FREE => self.free(&frame),
-                QUERY => stream.write_all(&self.answer(&frame))?,
-                _ => {}
+            if let Some(answer) = self.act(&frame) {
+                stream.write_all(&answer)?;
             }
         }
+    }
+
+    /// Does what the frame says, and gives the answer if it wants one.
+    pub(super) fn act(&self, frame: &Frame) -> Option<Frame> {
+        match frame[0] {
+            ALLOC => self.allocate(frame),
+            FREE => self.free(frame),
+            QUERY => return Some(self.answer(frame)),
+            _ => {}
+        }
+        None
     }
 
     fn allocate(&self, frame: &Frame) {

@@ -35,12 +35,16 @@ pub(super) enum Subject {
     Ttmem,
     /// The daemon, believing whatever pid a frame claims, and showing all of them.
     TtmemTrusting,
+    /// The daemon with the limits on reports that it has by default.
+    TtmemLimited,
     /// The daemon, exporting to a collector at that address.
     TtmemExporting(SocketAddr),
     /// The same, with a span for every buffer.
     TtmemTelling(SocketAddr),
     Seed,
     Blocking,
+    /// The same answers from one thread around epoll.
+    Epoll,
 }
 
 impl Subject {
@@ -49,16 +53,22 @@ impl Subject {
         match self {
             Self::Limit => "limit",
             Self::Ttmem | Self::TtmemTrusting => "ttmem",
+            Self::TtmemLimited => "limited",
             Self::TtmemExporting(_) => "exporting",
             Self::TtmemTelling(_) => "telling",
             Self::Seed => "seed",
             Self::Blocking => "blocking",
+            Self::Epoll => "epoll",
         }
     }
 
     fn role(self) -> &'static str {
         match self {
-            Self::Ttmem | Self::TtmemTrusting | Self::TtmemExporting(_) | Self::TtmemTelling(_) => "daemon",
+            Self::Ttmem
+            | Self::TtmemTrusting
+            | Self::TtmemLimited
+            | Self::TtmemExporting(_)
+            | Self::TtmemTelling(_) => "daemon",
             yardstick => yardstick.name(),
         }
     }
@@ -85,9 +95,12 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(File::create(&log)?);
         match subject {
-            Subject::Limit | Subject::Blocking | Subject::Ttmem => {}
+            Subject::Limit | Subject::Blocking | Subject::Epoll | Subject::Ttmem => {}
             Subject::TtmemTrusting => {
                 command.args(["--", "--trust-claimed-pids", "--processes-max", "100000"]);
+            }
+            Subject::TtmemLimited => {
+                command.args(["--", UNLIMITED[0], "1000000", UNLIMITED[1], "4000000"]);
             }
             Subject::TtmemExporting(collector) => {
                 command.args(["--", "--otlp-endpoint", &format!("http://{collector}")]);
@@ -108,9 +121,10 @@ impl Server {
         let http = match subject {
             Subject::Ttmem
             | Subject::TtmemTrusting
+            | Subject::TtmemLimited
             | Subject::TtmemExporting(_)
             | Subject::TtmemTelling(_) => Some(child.until_ready(&log, || listening_address(&log))?),
-            Subject::Limit | Subject::Seed | Subject::Blocking => None,
+            Subject::Limit | Subject::Seed | Subject::Blocking | Subject::Epoll => None,
         };
         child.until_ready(&log, || UnixStream::connect(&socket).ok())?;
         Ok(Self { subject, socket, child, http })
@@ -181,6 +195,9 @@ impl Drop for Server {
     }
 }
 
+/// What the daemon can do is measured, not what it may: without a limit, unless a row is about that.
+const UNLIMITED: [&str; 2] = ["--connection-reports-per-second-max", "--user-reports-per-second-max"];
+
 /// Becomes the daemon. The process was started in the role of one so that it dies with its parent: what the parent's
 /// death sends survives exec().
 pub(super) fn become_daemon(socket: &Path, extra: &[&String]) -> anyhow::Result<()> {
@@ -188,9 +205,12 @@ pub(super) fn become_daemon(socket: &Path, extra: &[&String]) -> anyhow::Result<
     for variable in own_variables() {
         command.env_remove(variable);
     }
+    let limits = UNLIMITED.iter().filter(|limit| !extra.iter().any(|said| said == *limit));
+    let without_limits = limits.flat_map(|limit| [*limit, "0"]);
     let error = command
         .args(["serve", "--listen", "127.0.0.1:0", "--shm-dir", "none", "--socket"])
         .arg(socket)
+        .args(without_limits)
         .args(extra)
         .exec();
     Err(anyhow!(error).context("cannot start `ttmem serve`"))

@@ -10,6 +10,7 @@ mod run;
 pub mod screen;
 mod server;
 pub mod soak;
+mod standing;
 pub mod status;
 mod top;
 mod trust;

@@ -76,10 +76,18 @@ pub struct Config {
     pub clients_max: u32,
     /// Connections of one user at once, at least one; a part of all if none is said.
     pub user_clients_max: Option<u32>,
+    /// Processes of one user at once, at least one; a part of as many as there may be clients if none is said.
+    pub user_processes_max: Option<u32>,
     /// Live buffers at once that are known singly.
     pub buffers_max: u64,
     /// Those of one user's processes; a part of all if none is said.
     pub user_buffers_max: Option<u64>,
+    /// Bytes of the daemon's own memory at which details are given up; 0 for no such mark, none for what its control group leaves.
+    pub memory_high_bytes: Option<u64>,
+    /// Reports that a connection may bring in a second; 0 for as many as come.
+    pub connection_reports_per_second_max: u64,
+    /// Reports that a user's connections may bring in a second; 0 for as many as come.
+    pub user_reports_per_second_max: u64,
     /// Bytes that the rings of one user's processes may take; 0 for no rings.
     pub ring_memory_max_bytes: u64,
     /// Threads that read reports, at least one.
@@ -146,8 +154,12 @@ impl Default for Config {
             socket_buffer_types: SocketBufferTypes::Auto,
             clients_max: 16_384,
             user_clients_max: None,
+            user_processes_max: None,
             buffers_max: BUFFERS_MAX,
             user_buffers_max: None,
+            memory_high_bytes: None,
+            connection_reports_per_second_max: 1_000_000,
+            user_reports_per_second_max: 4_000_000,
             ring_memory_max_bytes: 1 << 30,
             ingest_threads: INGEST_THREADS_AUTO,
             trust_claimed_pids: false,
@@ -183,6 +195,11 @@ impl Config {
     /// Connections that one user may have at once.
     pub fn user_clients_max(&self) -> u32 {
         self.user_clients_max.unwrap_or_else(|| share_of_one(self.clients_max.into()) as u32)
+    }
+
+    /// Processes that one user may have at once, those beyond its connections.
+    pub fn user_processes_max(&self) -> u32 {
+        self.user_processes_max.unwrap_or_else(|| share_of_one(self.clients_max.into()) as u32)
     }
 
     /// Live buffers that one user's processes may have at once.

@@ -28,15 +28,15 @@ use crate::config::{
 };
 use crate::heap;
 use crate::ingest::{self, Devices, Ingest, Memory};
-use crate::registry::{FeedPolicy, Pages, Registry, Time};
+use crate::registry::{Detail, FeedPolicy, Pages, Registry, Time};
 use crate::sandbox::{self, Layer, Scope};
-use crate::sinks::analyst;
 use crate::sinks::history::{Archive, History};
 use crate::sinks::http::{self, DaemonMetrics, Listener, Live, Sources, Web};
 use crate::sinks::otlp::{Exported, Otlp, Span};
 use crate::sinks::sampler::Sampler;
 use crate::sinks::state;
 use crate::sinks::traces::{self, RecorderPolicy, Traces};
+use crate::sinks::{analyst, pressure};
 use crate::socket::Socket;
 use crate::views::json;
 use crate::views::trace::exemplar;
@@ -125,8 +125,9 @@ async fn serve(
 
     let history = config.history().map(|history| History::start(&history, &sources)).transpose()?;
     let (history, remembering) = history.unzip();
-    let watching =
-        remembering.into_iter().chain([analyst::listener(Arc::clone(&registry)), telling]).collect();
+    let judging =
+        [pressure::listener(Arc::clone(&registry), &config), analyst::listener(Arc::clone(&registry))];
+    let watching = remembering.into_iter().chain(judging).chain([telling]).collect();
     let sampler = Sampler::start(Arc::clone(&registry), watching).context("cannot start the sampler")?;
 
     // Signals first: one that comes while the rest starts must not be lost.
@@ -377,7 +378,10 @@ impl Running<'_> {
     }
 
     fn retire(&self) {
-        let linger = Duration::from_secs(self.config.process_linger_seconds);
+        self.registry.review_devices(clock::monotonic_ns());
+        let linger_seconds = self.config.process_linger_seconds;
+        let is_kept = self.registry.events().details().keeps(Detail::EndedProcesses);
+        let linger = Duration::from_secs(if is_kept { linger_seconds } else { 0 });
         self.registry.retire(clock::monotonic_ns(), u64::try_from(linger.as_nanos()).unwrap_or(u64::MAX));
     }
 

@@ -41,6 +41,53 @@ fn daemon_on(options: &str) -> Daemon {
     )
 }
 
+/// The program under test, with a disk that takes its time: to give room to a file, and to say that something is on it.
+fn on_a_slow_disk(trace: &std::path::Path) -> Command {
+    let own = ttmem();
+    let mut program = Command::new("strace");
+    for (name, value) in own.get_envs().filter(|(_, value)| value.is_none()) {
+        assert!(value.is_none());
+        program.env_remove(name);
+    }
+    // The daemon is this process's child, and strace the daemon's.
+    program.args(["-D", "-f", "-qq", "--seccomp-bpf", "-e", "trace=fdatasync,fallocate"]);
+    program.args(["-e", "inject=fdatasync:delay_enter=5000000", "-e", "inject=fallocate:delay_enter=20000"]);
+    program.arg("-o").arg(trace).arg(own.get_program());
+    program
+}
+
+/// More than the journal has room for while a checkpoint is made.
+const MANY_BUFFERS: u64 = 150_000;
+
+#[test]
+fn a_slow_disk_delays_nobody_until_the_journal_is_full_and_loses_nothing() {
+    let directory = Directory::new();
+    fs::create_dir(directory.join("shm")).unwrap();
+    let (state, shm) = (Directory::new(), directory.join("shm"));
+    let arguments = ["--state-journal-bytes-max", "16777216", "--state-dir", state.path().to_str().unwrap()];
+    let program = on_a_slow_disk(&directory.join("trace"));
+    let mut daemon = Daemon::launch(program, directory, &shm, &arguments);
+    let mut client = Connection::open(&daemon, 144);
+    client.send(&[Frame::alloc(0, BUFFER_BYTES, 1)]);
+    assert_eq!(client.query(0).dram(), BUFFER_BYTES);
+    let made = |daemon: &Daemon| {
+        daemon.metrics().value("ttmem_state_checkpoint_timestamp_seconds", &[]).unwrap() > 0.0
+    };
+    assert!(!made(&daemon), "the first checkpoint is still on its way to the disk");
+    let frames: Vec<Frame> = (2..=MANY_BUFFERS).map(|id| Frame::alloc(0, BUFFER_BYTES, id)).collect();
+    client.send(&frames);
+    assert_eq!(client.query(0).dram(), MANY_BUFFERS * BUFFER_BYTES);
+    let metrics = daemon.metrics();
+    metrics.assert_adds_up();
+    assert_eq!(metrics.value("ttmem_state_kept", &[]), Some(1.0), "slow is not broken");
+    assert!(made(&daemon));
+    daemon.signal(rustix::process::Signal::KILL);
+    daemon.wait();
+    let again = Daemon::start(&arguments);
+    assert_eq!(again.metrics().events("alloc"), MANY_BUFFERS as f64);
+    assert_eq!(again.metrics().usage(0, "dram"), Some((MANY_BUFFERS * BUFFER_BYTES) as f64));
+}
+
 #[track_caller]
 fn serves_exactly(daemon: &Daemon) {
     let mut client = Connection::open(daemon, 144);

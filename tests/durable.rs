@@ -383,6 +383,10 @@ fn what_died_with_nobody_watching_is_reclaimed() {
     peer.ask(r#"{"op":"connect","client":"seed"}"#);
     peer.ask(r#"{"op":"allocate","device":0,"type":"dram","id":1,"size":4096}"#);
     wait_for("the report", || (supervised.metrics().usage(0, "dram") == Some(4096.0)).then_some(()));
+    let recovery = |supervised: &Supervised| {
+        supervised.metrics().value("ttmem_state_recovery_duration_seconds", &[]).unwrap()
+    };
+    assert_eq!(recovery(&supervised), 0.0, "it began with nothing");
     supervised.kill();
     // Sent while nobody is there, by a process that is gone when somebody is.
     peer.ask(r#"{"op":"allocate","device":0,"type":"dram","id":2,"size":100}"#);
@@ -394,6 +398,7 @@ fn what_died_with_nobody_watching_is_reclaimed() {
         (metrics.events("process_end") == 1.0).then_some(metrics)
     });
     assert_eq!(told(&metrics, 0), [2.0, 2.0, 4196.0, 4196.0, 0.0, 0.0]);
+    assert!(recovery(&supervised) > 0.0);
     let labels = [("device", "0"), ("memory_type", "dram")];
     assert_eq!(metrics.value("ttmem_device_orphaned_bytes_total", &labels), Some(4196.0));
     supervised.kill();

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use support::frames::{Connection, Frame};
-use support::{Daemon, Directory, ttmem, wait_for};
+use support::{Daemon, Directory, peers, ttmem, wait_for};
 
 /// The clock of /proc, in ticks a second.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -97,4 +97,69 @@ fn a_directory_in_which_anybody_may_replace_the_socket_is_named() {
     check(0o777, true);
     check(0o1777, false);
     check(0o755, false);
+}
+
+const DAY_SECONDS: i64 = 86_400;
+
+/// A daemon whose time of day the test can set, by the file that it is given; seconds ahead of the real one.
+fn daemon_with_a_clock() -> (Daemon, impl Fn(i64)) {
+    let directory = Directory::new();
+    fs::create_dir(directory.join("shm")).unwrap();
+    let (library, clock) = (directory.join("set_clock.so"), directory.join("clock"));
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
+        .arg(&library)
+        .arg(peers().join("set_clock.c"))
+        .arg("-ldl")
+        .status()
+        .unwrap();
+    assert!(compiled.success());
+    fs::write(&clock, 0_i64.to_le_bytes()).unwrap();
+    let mut command = ttmem();
+    command.env("LD_PRELOAD", &library).env("SET_CLOCK", &clock);
+    let shm = directory.join("shm");
+    let daemon = Daemon::launch(command, directory, &shm, &[]);
+    let file = fs::OpenOptions::new().write(true).open(daemon.directory().join("clock")).unwrap();
+    let set = move |seconds: i64| {
+        use std::os::unix::fs::FileExt;
+        file.write_all_at(&seconds.to_le_bytes(), 0).unwrap();
+    };
+    (daemon, set)
+}
+
+#[test]
+fn a_clock_that_is_set_moves_time_stamps_and_nothing_else() {
+    let (daemon, set_clock) = daemon_with_a_clock();
+    let mut client = Connection::open(&daemon, 144);
+    client.send(&[Frame::alloc(0, 4096, 1), Frame::alloc(0, 4096, 2)]);
+    assert_eq!(client.query(0).dram(), 2 * 4096);
+    let oldest = |labels: &[(&str, &str)]| {
+        daemon.metrics().value("ttmem_device_oldest_buffer_timestamp_seconds", labels).unwrap()
+    };
+    let dram = [("device", "0"), ("memory_type", "dram")];
+    let before = oldest(&dram);
+    for ahead in [400 * DAY_SECONDS, -300 * DAY_SECONDS, 0] {
+        set_clock(ahead);
+        let moved = oldest(&dram) - before;
+        assert!(
+            (moved - ahead as f64).abs() < 1.0,
+            "the oldest buffer is as old as before: {moved} for {ahead}"
+        );
+        let buffer = &daemon.json("/api/v1/buffers")["buffers"][0];
+        let age = buffer["age_seconds"].as_f64().unwrap();
+        assert!((0.0..60.0).contains(&age), "{age} s for {ahead}");
+        // What is allocated and freed meanwhile has lived for an instant.
+        client.send(&[Frame::alloc(0, 4096, 3), Frame::free(0, 3)]);
+        assert_eq!(client.query(0).dram(), 2 * 4096);
+        daemon.metrics().assert_adds_up();
+    }
+    let metrics = daemon.metrics();
+    let lived = metrics.value("ttmem_buffer_lifetime_seconds_sum", &dram).unwrap();
+    assert!(lived < 60.0, "{lived} s");
+    assert_eq!(metrics.value("ttmem_buffer_lifetime_seconds_count", &dram), Some(3.0));
+    assert_eq!(
+        metrics.process_usage(std::process::id(), 0, "dram"),
+        Some(2.0 * 4096.0),
+        "nobody was retired"
+    );
 }

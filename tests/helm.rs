@@ -15,11 +15,12 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 use support::frames::Frame;
 use support::regions::write_region;
-use support::{Daemon, Directory, installed_peer, peers, ttmem};
+use support::{Daemon, Directory, Peer, installed_peer, peers, ttmem, wait_for};
 
 /// Host directories that the chart may mount, and whether the daemon may write there.
-const HOST_VOLUMES: [(&str, bool); 6] = [
+const HOST_VOLUMES: [(&str, bool); 7] = [
     ("socket", true),
+    ("state", true),
     ("shm", false),
     ("passwd", false),
     ("containers", false),
@@ -200,7 +201,7 @@ fn what_the_guide_shows_is_valid() {
             assert_eq!(render(&path).problems, [""; 0]);
         }
     }
-    assert_eq!(count, 6);
+    assert_eq!(count, 7);
 }
 
 #[test]
@@ -210,6 +211,7 @@ fn pods_have_no_right_that_is_not_argued_for() {
         ("small", &["DAC_READ_SEARCH"]),
         ("pod-monitor", &["DAC_READ_SEARCH"]),
         ("everything", &["DAC_READ_SEARCH", "SYS_PTRACE"]),
+        ("others", &["DAC_READ_SEARCH", "SYS_PTRACE"]),
         ("non-root", &[]),
     ] {
         let rendered = render(&peers().join(format!("helm/values/{values}.yaml")));
@@ -277,7 +279,7 @@ fn a_broken_object_is_noticed() {
         (format!("{container}/securityContext/capabilities/drop"), json!([])),
         (format!("{container}/securityContext/capabilities/add"), json!(["SYS_ADMIN"])),
         (format!("{container}/securityContext/seccompProfile"), json!({ "type": "Unconfined" })),
-        (format!("{container}/volumeMounts/2/readOnly"), json!(false)),
+        (format!("{container}/volumeMounts/3/readOnly"), json!(false)),
         (format!("{container}/volumeDevices"), json!([{ "name": "shm", "devicePath": "/dev/a" }])),
         ("/volumes/1/name".to_owned(), json!("root")),
     ] {
@@ -306,6 +308,13 @@ fn the_configuration_is_one_that_the_daemon_takes() {
         "socket_group = \"4242\"",
         "clients_max = 20000",
         "ring_memory_max_bytes = 268435456",
+        "user_clients_max = 4000",
+        "buffers_max = 4194304",
+        "sandbox = \"calls\"",
+        "state_journal_bytes_max = 33554432",
+        "history_keep_1s_seconds = 0",
+        "history_keep_60s_seconds = 604800",
+        "history_size_max_bytes = 268435456",
         "ingest_threads = 7",
         "log_level = \"debug\"",
         "board = \"n150 \\\"upper\\\" \\\\ slot\"",
@@ -336,6 +345,7 @@ fn the_daemon_starts_as_the_pod_starts_it() {
         "--container-log-dir=/run/containers",
         "--kubelet-pods-socket=none",
         "--kubelet-resources-socket=/run/kubelet/pod-resources/kubelet.sock",
+        "--state-dir=/var/lib/ttmem",
     ];
     assert_eq!(arguments, expected);
     // Every path in the arguments is one that is mounted.
@@ -343,7 +353,14 @@ fn the_daemon_starts_as_the_pod_starts_it() {
     let places: Vec<_> = mounts.iter().map(|mount| mount["mountPath"].as_str().unwrap()).collect();
     assert_eq!(
         places,
-        ["/etc/ttmem", "/run/ttmem", "/run/shm", "/run/containers", "/run/kubelet/pod-resources"]
+        [
+            "/etc/ttmem",
+            "/run/ttmem",
+            "/var/lib/ttmem",
+            "/run/shm",
+            "/run/containers",
+            "/run/kubelet/pod-resources"
+        ]
     );
 
     let directory = Directory::new();
@@ -360,6 +377,79 @@ fn the_daemon_starts_as_the_pod_starts_it() {
     daemon.wait_for_metrics("the demonstration to report", |metrics| {
         metrics.usage(0, "dram").is_some_and(|bytes| bytes > 0.0)
     });
+}
+
+/// As the chart's defaults have it: a directory that the kubelet made, a root without capabilities, the whole sandbox, and nobody who keeps
+/// connections while there is no daemon.
+#[test]
+fn what_is_known_outlives_the_pod() {
+    let rendered = render(&peers().join("helm/values/defaults.yaml"));
+    let pod = &rendered.the("DaemonSet")["spec"]["template"]["spec"];
+    let volume = pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == "state").unwrap();
+    assert_eq!(volume["hostPath"], json!({ "path": "/var/lib/ttmem", "type": "DirectoryOrCreate" }));
+    let directory = Directory::new();
+    let (shm, state) = (directory.join("shm"), directory.join("state"));
+    fs::create_dir(&shm).unwrap();
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
+    let start = |directory| {
+        let mut program = setpriv(&["--bounding-set=-all,+dac_read_search", "--no-new-privs"]);
+        program.arg(env!("CARGO_BIN_EXE_ttmem"));
+        Daemon::launch(program, directory, &shm, &["--state-dir", text(&state)])
+    };
+    let mut daemon = start(directory);
+    let mut client = Peer::field_client(&daemon, "seed");
+    let mut allocate = |id: u64| {
+        client
+            .ask(&json!({"op": "allocate", "device": 0, "type": "dram", "size": 4096, "id": id}).to_string());
+        client.ask(r#"{"op":"query","device":0}"#);
+    };
+    allocate(1);
+    daemon.signal(rustix::process::Signal::TERM);
+    assert!(daemon.wait().success());
+
+    let daemon = start(daemon.kill());
+    let metrics = daemon.metrics();
+    assert_eq!(metrics.usage(0, "dram"), Some(4096.0), "the process has not ended, nor told anything again");
+    assert!(metrics.value("ttmem_state_recovery_duration_seconds", &[]).unwrap() > 0.0);
+    assert_eq!(metrics.value("ttmem_state_kept", &[]), Some(1.0));
+    assert_eq!(metrics.values("ttmem_sandbox_active", &[]), [1.0; 4]);
+    let stopped = wait_for("the history of the pod before", || {
+        let events: Value =
+            serde_json::from_str(&daemon.get("/api/v1/events?kind=daemon_stopped").body).ok()?;
+        events["events"].as_array()?.first().cloned()
+    });
+    assert_eq!(stopped["kind"], "daemon_stopped");
+    for file in fs::read_dir(&state).unwrap().map(|file| file.unwrap()) {
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{:?} is for others to read", file.path());
+    }
+}
+
+/// Where nobody can write, nothing is to be kept: a directory that the kubelet would make is root's.
+#[test]
+fn state_is_kept_where_the_user_can_write() {
+    let keeps = |values: &str| {
+        let directory = Directory::new();
+        let path = directory.join("values.yaml");
+        fs::write(&path, values).unwrap();
+        let rendered = render(&path);
+        assert_eq!(rendered.problems, [""; 0]);
+        let pod = &rendered.the("DaemonSet")["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let mount = mounts.iter().find(|mount| mount["mountPath"] == "/var/lib/ttmem");
+        let is_told = strings(&container["args"]).contains(&"--state-dir=/var/lib/ttmem");
+        assert_eq!(mount.is_some(), is_told);
+        mount.map(|mount| mount["name"].as_str().unwrap().to_owned())
+    };
+    const NON_ROOT: &str = "runAs: { mode: nonRoot }";
+    const OWN: &str = "extraVolumes: [{ name: own, emptyDir: {} }]";
+    assert_eq!(keeps("state: { enabled: true }").as_deref(), Some("state"));
+    assert_eq!(keeps("state: { enabled: false }"), None);
+    assert_eq!(keeps(NON_ROOT), None);
+    assert_eq!(keeps(&format!("{NON_ROOT}\nstate: {{ hostPathType: Directory }}")).as_deref(), Some("state"));
+    assert_eq!(keeps(&format!("{NON_ROOT}\n{OWN}\nstate: {{ volume: own }}")).as_deref(), Some("own"));
 }
 
 #[test]
@@ -521,7 +611,8 @@ fn the_package_is_whole_and_its_notes_tell_what_is_wrong() {
     assert!(plain.contains("path: /run/ttmem"), "{plain}");
     let odd =
         notes(&["--set", "hostPID=false,runAs.mode=nonRoot,hostNetwork=true,serviceMonitor.enabled=true"]);
-    assert_eq!(odd.matches("WARNING").count(), 4, "{odd}");
+    assert_eq!(odd.matches("WARNING").count(), 5, "{odd}");
+    assert!(odd.contains("no state is kept"), "{odd}");
     assert!(!odd.contains("Nothing scrapes it yet"), "{odd}");
 }
 
@@ -532,6 +623,11 @@ fn one_capability_is_enough_and_needed_for_other_users_regions() {
     assert!(rustix::process::geteuid().is_root(), "only root can become a root with one capability");
     let mut model = setpriv(&[&format!("--reuid={OWNER}"), &format!("--regid={OWNER}"), "--clear-groups"]);
     let mut model = model.args(["sleep", "600"]).spawn().unwrap();
+    // Until then it is root's, and no slot of that user's region.
+    wait_for("the model to be that user's", || {
+        let name = fs::read_to_string(format!("/proc/{}/comm", model.id())).unwrap();
+        (name.trim() == "sleep").then_some(())
+    });
     let bytes_seen = |capabilities: &str| {
         let directory = Directory::new();
         let shm = directory.join("shm");

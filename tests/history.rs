@@ -190,6 +190,46 @@ fn a_killed_daemon_leaves_a_sound_database_and_a_gap() {
 }
 
 #[test]
+fn a_kill_in_the_middle_of_a_write_breaks_nothing() {
+    const PROCESSES: i32 = 400;
+    let mut directory = None;
+    let mut last_ms = 0;
+    for round in 0..6 {
+        let arguments = ["--device", "0=n150", "--trust-claimed-pids"];
+        let daemon = match directory.take() {
+            None => start(&arguments),
+            Some(directory) => start_in(directory, &arguments),
+        };
+        let mut client = Connection::open(&daemon, 72);
+        let held = (1..=PROCESSES).map(|pid| Frame { process_id: pid, ..Frame::alloc(0, MIB, round + 1) });
+        client.send(&held.collect::<Vec<_>>());
+        client.query(0);
+        daemon.wait_for_metrics("samples of every process", |metrics| {
+            let tier = [("tier", "1s")];
+            metrics.values("ttmem_history_samples_total", &tier)[0] >= f64::from(2 * PROCESSES)
+        });
+        // The log grows page by page, a moment before what it holds counts: this is as near to the middle as one can see from outside.
+        let log = daemon.directory().join("state/history.db-wal");
+        let size = || fs::metadata(&log).map_or(0, |file| file.len());
+        let before = size();
+        wait_for("a write", || (size() != before).then_some(()));
+        let left = daemon.kill();
+        assert_eq!(sqlite3(left.path(), "PRAGMA integrity_check"), "ok");
+        let torn = "SELECT count(*) FROM spans_1s AS span WHERE NOT EXISTS (SELECT 1 FROM samples_1s AS sample \
+                    WHERE sample.id BETWEEN span.seq << 28 AND ((span.seq + 1) << 28) - 1)";
+        assert_eq!(
+            sqlite3(left.path(), torn),
+            "0",
+            "a time span is written with all that is in it, or not at all"
+        );
+        let latest_ms: u64 = sqlite3(left.path(), "SELECT max(unix_ms) FROM spans_1s").parse().unwrap();
+        assert!(latest_ms > last_ms, "round {round} has left nothing");
+        last_ms = latest_ms;
+        directory = Some(left);
+    }
+}
+
+#[test]
 fn a_database_that_cannot_be_used_is_set_aside() {
     let check = |make: &dyn Fn(&Path)| {
         let directory = Directory::new();

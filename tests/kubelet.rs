@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -60,7 +61,11 @@ impl Kubelet {
 
     /// A daemon that has no other source of names.
     fn daemon(&self) -> Daemon {
-        let directory = Directory::new();
+        self.asked_by(ttmem(), Directory::new())
+    }
+
+    /// One that is started in a way of its own.
+    fn asked_by(&self, program: Command, directory: Directory) -> Daemon {
         let shm = directory.join("shm");
         fs::create_dir(&shm).unwrap();
         let [pods, resources] =
@@ -75,7 +80,7 @@ impl Kubelet {
             "--process-linger-seconds",
             "0",
         ];
-        Daemon::launch(ttmem(), directory, &shm, &arguments)
+        Daemon::launch(program, directory, &shm, &arguments)
     }
 }
 
@@ -171,6 +176,35 @@ fn a_pod_that_is_made_anew_under_its_name_goes_on_and_a_renamed_one_does_not() {
         in_container(metrics, BYTE_SECONDS, NAMES).is_some_and(|now| now > held)
     });
     assert_eq!(metrics.values(BYTE_SECONDS, &[]).len(), 2);
+}
+
+/// What has been told of a container outlives the processes that were asked about, and the kubelet.
+#[test]
+fn a_container_keeps_its_names_while_the_kubelet_is_away() {
+    let mut kubelet = Kubelet::serving("pods");
+    let group = ContainerGroup::new();
+    kubelet.tell(&json!({"op": "pods", "pods": [pod(NAMES, &group)]}));
+    let daemon = kubelet.daemon();
+    let mut before = client(&daemon, &group);
+    wait_for_names(&daemon, NAMES);
+    kubelet.tell(&json!({"op": "stop", "api": "pods"}));
+    let _ = fs::remove_file(kubelet.socket("pods"));
+    before.kill();
+    let gone = daemon.wait_for_metrics("its end", |metrics| in_container(metrics, USAGE, NAMES).is_none());
+    assert!(gone.values("ttmem_process_info", &[]).is_empty());
+    // It is asked for one that nobody has told of, in vain.
+    let unknown = ContainerGroup::new();
+    let _unknown = client(&daemon, &unknown);
+    daemon.wait_for_metrics("a failure", |metrics| failures(metrics, "pods_api", "unreachable") >= 1.0);
+    let _after = client(&daemon, &group);
+    let metrics =
+        daemon.wait_for_metrics("the names", |metrics| in_container(metrics, USAGE, NAMES).is_some());
+    assert_eq!(
+        metrics.values(BYTE_SECONDS, &[]).len(),
+        1,
+        "its counter goes on, and the other waits for a name"
+    );
+    assert_eq!(in_container(&metrics, USAGE, NAMES), Some(GIB as f64));
 }
 
 #[test]
@@ -325,4 +359,34 @@ fn devices_that_a_container_was_given_are_told_whether_it_uses_them_or_not() {
         "resource": "dra.tenstorrent.com", "device_ids": ["node-7/card-2"],
     });
     assert!(assigned.as_array().unwrap().contains(&claimed), "{assigned}");
+}
+
+/// What docs/kubernetes.md says about the Debian unit: its user connects to root's sockets with CAP_DAC_OVERRIDE, and not with the one
+/// capability that the unit has.
+#[test]
+fn a_service_user_needs_one_more_capability_to_ask() {
+    const USER: u32 = 65_534;
+    let kubelet = Kubelet::serving("resources");
+    fs::set_permissions(kubelet.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(kubelet.socket("resources"), fs::Permissions::from_mode(0o600)).unwrap();
+    let asks = |capabilities: &str| {
+        let directory = Directory::new();
+        chown(directory.path(), Some(USER), Some(USER)).unwrap();
+        let mut program = Command::new("setpriv");
+        let own = ttmem();
+        program.args([format!("--reuid={USER}"), format!("--regid={USER}"), "--clear-groups".to_owned()]);
+        for set in ["--inh-caps", "--ambient-caps", "--bounding-set"] {
+            program.arg(format!("{set}=-all,{capabilities}"));
+        }
+        program.arg(own.get_program());
+        let daemon = kubelet.asked_by(program, directory);
+        let told = daemon.wait_for_metrics("an answer, or none", |metrics| {
+            let is_told = metrics.value(LAST_SUCCESS, &[("source", "pod_resources")]).is_some();
+            is_told || failures(metrics, "pod_resources", "unreachable") >= 1.0
+        });
+        assert_eq!(told.values("ttmem_sandbox_active", &[]), [1.0; 4]);
+        told.value(LAST_SUCCESS, &[("source", "pod_resources")]).is_some()
+    };
+    assert!(!asks("+dac_read_search"));
+    assert!(asks("+dac_read_search,+dac_override"));
 }

@@ -99,3 +99,15 @@ fn a_user_without_privileges_needs_none_for_it() {
     );
     assert!(of_threads(&daemon, "CapEff:").iter().all(|set| u64::from_str_radix(set, 16) == Ok(0)));
 }
+
+#[test]
+fn what_settings_need_is_left_and_nothing_beside() {
+    // Another process's environment can only be read outside of Landlock; the demonstration starts programs.
+    let daemon = Daemon::start(&["--process-environment"]);
+    assert_eq!(active(&daemon.metrics()), [1.0, 1.0, 0.0, 1.0]);
+    let daemon = Daemon::start(&["--demo"]);
+    assert_eq!(active(&daemon.metrics()), [0.0; 4]);
+    let daemon = Daemon::start(&["--demo", "--process-environment"]);
+    assert_eq!(active(&daemon.metrics()), [0.0; 4]);
+    daemon.wait_for_metrics("what the demonstration allocates", |metrics| metrics.events("alloc") > 0.0);
+}

@@ -1,14 +1,17 @@
-//! `ttmem status` as a client of a daemon that is secured.
+//! `ttmem status` as a client: of a daemon that is secured, and what it says of the daemon itself.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 
+use serde_json::{Value, json};
 use support::certificates::openssl;
 use support::web::{HASH, TLS, start};
-use support::{Daemon, ttmem};
+use support::{Daemon, Directory, ttmem};
 
 /// Runs it against a URL; gives what it prints, or what it says is wrong.
 fn status(daemon: &Daemon, url: &str, arguments: &[&str]) -> Result<String, String> {
@@ -90,4 +93,97 @@ fn a_daemon_is_asked_over_its_unix_socket() {
     assert!(told.starts_with("ttmem: no daemon answers at none.sock; name another with --server"), "{told}");
     let told = status(&daemon, &format!("https://{}", daemon.http()), &["--insecure"]).unwrap_err();
     assert!(told.ends_with("it does not speak HTTPS; write http:// in --server"), "{told}");
+}
+
+#[test]
+fn what_outlives_the_daemon_is_said_in_words_and_in_json() {
+    let mut daemon = Daemon::start(&["--state-dir", "state"]);
+    let url = |daemon: &Daemon| format!("http://{}", daemon.http());
+    let told = |daemon: &Daemon, what: &str| {
+        support::wait_for(what, || {
+            let status: Value = serde_json::from_str(&status(daemon, &url(daemon), &[]).unwrap()).unwrap();
+            let daemon = &status["daemon"];
+            let is_there = daemon["history"]["last_write_timestamp_seconds"].is_number()
+                && daemon["state"]["checkpoint_timestamp_seconds"].is_number();
+            is_there.then(|| status.clone())
+        })
+    };
+    let first = told(&daemon, "a checkpoint and a write");
+    assert_eq!(first["leaks"], json!([]));
+    assert_eq!(first["daemon"]["pid"], daemon.pid());
+    assert_eq!(first["daemon"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(first["daemon"]["state"]["kept"], true);
+    assert!(first["daemon"]["state"].get("recovery_seconds").is_none(), "it began with nothing: {first}");
+    assert_eq!(first["daemon"], daemon_says(&daemon, &first["daemon"]));
+
+    daemon.signal(rustix::process::Signal::TERM);
+    assert!(daemon.wait().success());
+    let daemon = Daemon::start_in(daemon.kill(), &["--state-dir", "state"]);
+    let second = told(&daemon, "a checkpoint and a write");
+    assert!(second["daemon"]["state"]["recovery_seconds"].as_f64().unwrap() > 0.0, "{second}");
+    let shown = text(&daemon);
+    for line in ["leaks    none is suspected", "state    kept, checkpoint of ", "history  "] {
+        assert!(shown.lines().any(|shown| shown.starts_with(line)), "{line:?} is missing:\n{shown}");
+    }
+    assert!(shown.contains("; went on within "), "{shown}");
+}
+
+/// What /api/v1/daemon answers, with the moment of another answer.
+fn daemon_says(daemon: &Daemon, other: &Value) -> Value {
+    let mut says = daemon.json("/api/v1/daemon");
+    for moment in ["/timestamp_seconds", "/history", "/state/journal_bytes"] {
+        *says.pointer_mut(moment).unwrap() = other.pointer(moment).unwrap().clone();
+    }
+    says
+}
+
+/// What it prints without --json.
+fn text(daemon: &Daemon) -> String {
+    let url = format!("http://{}", daemon.http());
+    let output = ttmem().args(["status", "--server", &url]).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_daemon_that_keeps_nothing_says_so() {
+    let daemon = Daemon::start(&[]);
+    assert!(
+        text(&daemon).ends_with("leaks    none is suspected\nstate    not kept: no --state-dir is given\n")
+    );
+    // A directory that cannot be one.
+    let directory = Directory::new();
+    fs::create_dir(directory.join("shm")).unwrap();
+    fs::write(directory.join("state"), "").unwrap();
+    let daemon = Daemon::start_in(directory, &["--state-dir", "state"]);
+    let shown = text(&daemon);
+    assert!(shown.contains("\nstate    NOT kept: "), "{shown}");
+    assert_eq!(daemon.json("/api/v1/daemon")["state"]["kept"], false);
+}
+
+/// It shows what it can of a daemon that does not know the question.
+#[test]
+fn an_older_daemon_is_shown_without_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let old = std::thread::spawn(move || {
+        for stream in listener.incoming().take(3) {
+            let mut stream = stream.unwrap();
+            let mut head = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+            let asked = head.next().unwrap();
+            while head.next().is_some_and(|line| !line.is_empty()) {}
+            let (code, body) = match asked.split_whitespace().nth(1).unwrap() {
+                "/api/v1/devices" => (200, r#"{"timestamp_seconds":1.0,"devices":[]}"#),
+                "/api/v1/processes" => (200, r#"{"timestamp_seconds":1.0,"processes":[]}"#),
+                _ => (404, r#"{"detail":"there is no such thing"}"#),
+            };
+            let length = body.len();
+            write!(stream, "HTTP/1.1 {code} X\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+        }
+    });
+    let output = ttmem().args(["status", "--server", &format!("http://{address}")]).output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && shown.contains("No device has been seen yet"), "{output:?}");
+    assert!(!shown.contains("state "), "{shown}");
+    old.join().unwrap();
 }

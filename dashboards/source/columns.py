@@ -20,8 +20,8 @@ def host(width=150):
     return Column("Host", "instance", width=width, link=TO_HOST)
 
 
-def device():
-    return Column("Device", "device", width=80, link=TO_DEVICE)
+def device(width=80):
+    return Column("Device", "device", width=width, link=TO_DEVICE)
 
 
 def process(width=140):

@@ -1,6 +1,6 @@
 """What is held on a device, of what kind, and by whom."""
 
-from columns import GROWTH, NOT_FILLING, SOON, device, host, pid, process
+from columns import GROWTH, NONE_IS_GOOD, NOT_FILLING, SOON, device, host, pid, process
 from grafana import DEVICE, LEVELS, Column, board, gauge, graph, named, series, stat, table
 from queries import DRAM, L1_KINDS, MEMORY, ON_DEVICE, RECENTLY, grew, quantile, seconds_until_full, used
 
@@ -275,6 +275,44 @@ BOARD = board(
                 "What the allocator had left in one block when it last failed. Absent while nothing has.",
                 [(series("ttmem_device_memory_largest_free_block_bytes", ON_DEVICE), "{{memory_type}}")],
                 "bytes",
+            ),
+        ),
+        (
+            8,
+            table(
+                24,
+                "What they are, and who says so",
+                "Capacity from is whose figure the limit is: configuration, client, or product_table; none where nobody tells. Untracked"
+                " processes hold the device open and report nothing; renumbered ones mean another card by its number.",
+                [
+                    host(),
+                    device(),
+                    Column("Board", "board", width=180),
+                    Column("Architecture", "arch", width=130),
+                    Column("Capacity from", "capacity_source", width=150),
+                    Column(
+                        "Processes",
+                        unit="none",
+                        width=110,
+                        expr="max by (instance, device, board, arch, capacity_source) (%s * on (job, instance, device)"
+                        " group_left (board, arch, capacity_source) %s)"
+                        % (series("ttmem_device_processes", ON_DEVICE), series("ttmem_device_info", ON_DEVICE)),
+                    ),
+                    Column(
+                        "Untracked",
+                        unit="none",
+                        width=110,
+                        levels=NONE_IS_GOOD,
+                        expr="max by (instance, device) (%s)" % series("ttmem_device_untracked_processes", ON_DEVICE),
+                    ),
+                    Column(
+                        "Renumbered",
+                        unit="none",
+                        levels=NONE_IS_GOOD,
+                        expr="max by (instance, device) (%s)" % series("ttmem_device_renumbered_processes", ON_DEVICE),
+                    ),
+                ],
+                sort="Processes",
             ),
         ),
     ],

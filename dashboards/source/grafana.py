@@ -250,7 +250,7 @@ class Column:
         if field:
             self.properties["custom__filterable"] = True
         if bar:
-            self.properties.update(min=0, max=1, decimals=1)
+            self.properties.update(min=0, max=1, decimals=properties.get("decimals", 1))
             self.properties["custom__cellOptions"] = {"type": "gauge", "mode": "basic", "valueDisplayMode": "color"}
         if link:
             self.properties["links"] = [link]

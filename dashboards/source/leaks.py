@@ -1,8 +1,8 @@
 """Who takes memory and does not give it back."""
 
-from columns import GROWTH, device, host, pid, process
+from columns import GROWTH, device, host, namespace, pid, pod, process
 from grafana import DEVICE, PROCESS, Column, board, choice, graph, series, stat, table
-from queries import AGE, ON_DEVICE, ON_HOST, SELECTED, WINDOW, of_process, quantile
+from queries import AGE, ON_DEVICE, ON_HOST, ON_PROCESS, SELECTED, WINDOW, of_process, quantile
 
 OLDER_THAN = choice(
     "older_than",
@@ -13,6 +13,10 @@ OLDER_THAN = choice(
 )
 OLD_ENOUGH = "and on (job, instance, pid, process) (%s > $older_than)" % AGE
 SUSPECT = "by (instance, device, memory_type, process, pid)"
+SCORE = of_process("ttmem_process_leak_score")
+# From the first on a leak is suspected; from the second on TtmemLeakLikely fires.
+SUSPECTED, LIKELY = 0.5, 0.7
+SCORES = [("text", None), ("yellow", SUSPECTED), ("red", LIKELY)]
 
 
 def growth_per_hour(metric):
@@ -25,6 +29,14 @@ def of_suspect(expr):
     return "max %s ((%s) %s and %s)" % (SUSPECT, expr, OLD_ENOUGH, alive)
 
 
+def of_pod(expr):
+    """Of what has a score, with the pod that it belongs to."""
+    labels = "k8s_namespace_name, k8s_pod_name"
+    info = "on (job, instance, pid, process) group_left (%s) %s" % (labels, series("ttmem_process_info", ON_PROCESS))
+    scored = "and on (job, instance, device, memory_type, pid, process) %s" % SCORE
+    return "max by (instance, device, memory_type, process, pid, %s) ((%s %s) * %s)" % (labels, expr, scored, info)
+
+
 BOARD = board(
     "ttmem-leaks",
     "ttmem / Leaks and lifetimes",
@@ -34,7 +46,16 @@ BOARD = board(
         (
             4,
             stat(
-                6,
+                4,
+                "Suspected",
+                "Processes that the daemon itself suspects of leaking: a score of one half or more.",
+                "count(count by (instance, pid, process) (%s >= %s))" % (SCORE, SUSPECTED),
+                "none",
+                levels=[("green", None), ("yellow", 1)],
+                noValue="none",
+            ),
+            stat(
+                5,
                 "Grows fastest",
                 "The process that grows fastest, and by how much in an hour if it goes on as in the chosen window.",
                 "topk(1, sum by (process, pid) (%s))" % of_suspect(growth_per_hour("ttmem_process_memory_usage_bytes")),
@@ -45,7 +66,7 @@ BOARD = board(
                 noValue="nobody",
             ),
             stat(
-                5,
+                4,
                 "Not given back",
                 "Bytes allocated minus bytes released on the selected devices within the time range.",
                 "sum(increase(%s[$__range])) - sum(increase(%s[$__range]))"
@@ -56,7 +77,7 @@ BOARD = board(
                 "bytes",
             ),
             stat(
-                5,
+                4,
                 "Oldest buffer",
                 "Age of the oldest buffer that is still held. Weights are as old as their process; what is as old as "
                 "they and is no weight was forgotten.",
@@ -73,8 +94,8 @@ BOARD = board(
                 levels=[("text", None), ("yellow", 1)],
             ),
             stat(
-                4,
-                "Buffers left behind",
+                3,
+                "Buffers left",
                 "Buffers that processes still held when they ended, within the time range.",
                 "sum(increase(%s[$__range]))" % series("ttmem_device_orphaned_buffers_total", ON_DEVICE),
                 "short",
@@ -83,10 +104,44 @@ BOARD = board(
             ),
         ),
         (
+            7,
+            table(
+                16,
+                "What the daemon suspects",
+                "Processes whose buffers are kept as a leak keeps them, the surest first. The score follows buffers by size and age:"
+                " from 0.5 on a leak is suspected, at 0.7 TtmemLeakLikely fires. The evidence in words is in /api/v1/leaks.",
+                [
+                    host(120),
+                    device(75),
+                    Column("Memory", "memory_type", width=90),
+                    process(130),
+                    pid(65),
+                    namespace(100),
+                    pod(140),
+                    Column(
+                        "Score", unit="none", width=110, bar=True, decimals=2, levels=SCORES, expr=of_pod(SCORE)
+                    ),
+                    Column("Held", unit="bytes", expr=of_pod(SELECTED)),
+                ],
+                sort="Score",
+                none="Nothing looks like a leak",
+            ),
+            graph(
+                8,
+                "How sure it is",
+                "The score over time. It rises with the time for which memory grows, and falls when what was kept is given back.",
+                [("max by (instance, process, pid) (%s)" % SCORE, "{{process}} ({{pid}}) on {{instance}}")],
+                "none",
+                soft_max=1,
+                noValue="Nothing looks like a leak",
+                decimals=2,
+            ),
+        ),
+        (
             9,
             table(
                 24,
-                "Suspects: growing, with nothing given back",
+                "Growing, with nothing given back",
                 "Processes that ran long enough to have finished loading, the fastest growing first. A leak grows in"
                 " bytes and in buffers, and stands at its own maximum all the time: a pool or a cache stops growing.",
                 [

@@ -23,6 +23,9 @@ from queries import (
 
 HELD_IN_PODS = in_pods("usage_bytes", DRAM)
 ONE_CONTAINER = "by (k8s_namespace_name, k8s_pod_name, k8s_container_name)"
+# A name may be another pod's on another host.
+CONTAINER_LABELS = "instance, k8s_namespace_name, k8s_pod_name, k8s_container_name"
+ASSIGNED_CONTAINER = "by (%s)" % CONTAINER_LABELS
 
 BOARD = board(
     "ttmem-process",
@@ -289,6 +292,42 @@ BOARD = board(
                     ),
                 ],
                 sort="GiB hours",
+            ),
+        ),
+        (
+            7,
+            table(
+                24,
+                "Given by the kubelet, and held",
+                "Containers that were given devices, and what each holds on all devices: nothing is a device that somebody else could have."
+                " Absent where the kubelet's pod-resources API does not tell.",
+                [
+                    host(),
+                    namespace(),
+                    pod(width=220),
+                    Column("Container", "k8s_container_name", width=150),
+                    Column(
+                        "Devices given",
+                        unit="none",
+                        width=130,
+                        expr="sum %s (%s)" % (ASSIGNED_CONTAINER, series("ttmem_container_assigned_devices")),
+                    ),
+                    Column(
+                        "Holds",
+                        unit="bytes",
+                        levels=[("yellow", None), ("text", 1)],
+                        expr="sum %s (%s) and on (%s) %s"
+                        % (
+                            ASSIGNED_CONTAINER,
+                            series("ttmem_container_memory_usage_bytes", DRAM),
+                            CONTAINER_LABELS,
+                            series("ttmem_container_assigned_devices"),
+                        ),
+                    ),
+                ],
+                sort="Holds",
+                descending=False,
+                none="nothing",
             ),
         ),
     ],

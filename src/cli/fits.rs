@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::{Context, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::screen::bytes;
+use super::screen::{age, bytes};
 use super::server::{self, Server};
 use super::{UsageError, print};
 use crate::views::findings::{DeviceFit, Fits};
@@ -45,8 +45,8 @@ pub(super) fn command() -> Command {
     Command::new("fits")
         .about("Say on which devices a buffer of a size would fit")
         .long_about(
-            "Says on which devices a buffer of a size would fit, now and at the time when most was in use. A buffer \
-             takes the same of each bank, in pages of 2 KiB. Fragmented means: there is room, but when an \
+            "Says on which devices a buffer of a size would fit, now and at the time when most was in use during the \
+             last day, or since counting began where the daemon keeps no history. A buffer takes the same of each bank, in pages of 2 KiB. Fragmented means: there is room, but when an \
              allocation last failed, no free block was large enough.",
         )
         .after_help(
@@ -106,6 +106,8 @@ fn table(fits: &Fits) -> String {
             or_unknown(free_at_peak_bytes),
         );
     }
+    let peak_age_seconds = fits.timestamp_seconds - fits.peak_since_timestamp_seconds;
+    let _ = writeln!(text, "The peak is that of the last {}.", age(peak_age_seconds.max(0.0)));
     text
 }
 

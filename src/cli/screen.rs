@@ -174,7 +174,7 @@ fn cell(row: &mut String, text: &str, width: usize) {
     let _ = write!(row, "{text:>width$} ");
 }
 
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+pub(super) fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     let before = out.len();
     let _ = out.write_fmt(text);
     out.truncate(before + out[before..].trim_end().len());
@@ -255,7 +255,7 @@ fn bold(text: &str, style: &Style) -> String {
     paint(text, "1", style)
 }
 
-fn paint(text: &str, code: &str, style: &Style) -> String {
+pub(super) fn paint(text: &str, code: &str, style: &Style) -> String {
     if style.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 

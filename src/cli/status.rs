@@ -9,9 +9,14 @@ use ttmem_client::Monitor;
 
 use super::screen::{self, Style};
 use super::server::Server;
-use super::{pages, print};
+use super::{pages, print, standing};
 use crate::clock;
+use crate::views::findings::{Leak, Leaks};
+use crate::views::json::daemon::Daemon;
 use crate::views::json::{Devices, Processes};
+
+/// How long what only the daemon can tell is waited for, where the stats pages have shown all else.
+const STANDING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Back to the top left, and the rest of the screen cleared.
 const CLEAR: &str = "\x1b[H\x1b[J";
@@ -42,6 +47,16 @@ struct Status {
     #[serde(flatten)]
     devices: Devices,
     processes: Vec<crate::views::json::Process>,
+    /// What only the daemon can tell; absent where it was not asked, or does not know the question.
+    #[serde(flatten)]
+    standing: Option<Standing>,
+}
+
+/// What is suspected, and how the daemon itself does.
+#[derive(Serialize)]
+struct Standing {
+    leaks: Vec<Leak>,
+    daemon: Daemon,
 }
 
 impl Status {
@@ -60,8 +75,11 @@ pub fn run(options: &StatusOptions) -> anyhow::Result<()> {
     let mut monitor = None;
     loop {
         let told = match look(&mut monitor, options) {
-            Ok(status) if status.is_complete() => Ok(status),
             seen if options.pages.as_ref().is_some_and(|pages| pages.is_only) => seen,
+            Ok(mut status) if status.is_complete() => {
+                status.standing = runtime.block_on(ask_standing(&options.server));
+                Ok(status)
+            }
             seen => runtime.block_on(ask(&options.server)).or_else(|unanswered| seen.map_err(|_| unanswered)),
         };
         let shown = told.and_then(|status| show(&status, options));
@@ -88,7 +106,10 @@ fn show(status: &Status, options: &StatusOptions) -> anyhow::Result<()> {
         return print(&(serde_json::to_string(status)? + "\n"));
     }
     let style = Style::of_terminal();
-    let text = screen::render(&status.devices, &status.processes, &style);
+    let mut text = screen::render(&status.devices, &status.processes, &style);
+    if let Some(Standing { leaks, daemon }) = &status.standing {
+        text += &standing::render(leaks, daemon, &style);
+    }
     if options.watch.is_some() && style.is_terminal {
         print(&(CLEAR.to_owned() + &text))
     } else {
@@ -107,14 +128,24 @@ fn look(monitor: &mut Option<Monitor>, options: &StatusOptions) -> anyhow::Resul
     let (devices, processes) = seen.with_context(|| {
         format!("{}: the stats page does not show all; ask with --server http://127.0.0.1:8080", named())
     })?;
-    Ok(Status { devices, processes })
+    Ok(Status { devices, processes, standing: None })
 }
 
 async fn ask(server: &Server) -> anyhow::Result<Status> {
     let asked = async {
         let devices: Devices = server.get("/api/v1/devices").await?;
         let processes: Processes = server.get("/api/v1/processes").await?;
-        Ok(Status { devices, processes: processes.processes })
+        Ok(Status { devices, processes: processes.processes, standing: ask_standing(server).await })
     };
     server.ask(asked).await
+}
+
+/// What goes beyond the pages. It is not worth an error: the daemon may be an older one, or serve no HTTP where it is asked.
+async fn ask_standing(server: &Server) -> Option<Standing> {
+    let asked = async {
+        let Leaks { leaks, .. } = server.get("/api/v1/leaks").await?;
+        let daemon = server.get("/api/v1/daemon").await?;
+        anyhow::Ok(Standing { leaks, daemon })
+    };
+    tokio::time::timeout(STANDING_TIMEOUT, asked).await.ok()?.ok()
 }

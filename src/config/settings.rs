@@ -15,13 +15,6 @@ use super::written::{self, quoted};
 /// What comes before the name of every environment variable.
 pub(super) const VARIABLE_PREFIX: &str = "TTMEM_";
 
-/// Far more clients than a host has processes; each takes a file descriptor, of which a process gets about a
-/// million.
-pub(super) const CLIENTS: Range = Range { min: 1, max: 1_000_000 };
-
-/// None, up to more than any host has.
-const RING_BYTES: Range = Range { min: 0, max: 1 << 40 };
-
 /// Beyond 64 the threads would only contend for the registry.
 const THREADS: Range = Range { min: 1, max: 64 };
 
@@ -200,37 +193,15 @@ pub const SETTINGS: &[Setting] = &[
         apply: |config, text| SocketBufferTypes::parse(text).map(|order| config.socket_buffer_types = order),
         show: |config| quoted(config.socket_buffer_types.name()),
     },
-    Setting {
-        key: "clients_max",
-        flag: "clients-max",
-        section: "Client socket",
-        value_name: "N",
-        kind: Kind::Number(CLIENTS),
-        default: "16384",
-        reload: false,
-        help: "Clients connected at once, at most",
-        details: "1 to 1000000. One more is refused and counted. Each takes a file descriptor, so the limit \
-                  on open files (ulimit -n, LimitNOFILE= in systemd) has to lie higher.",
-        apply: |config, text| CLIENTS.parse(text).map(|count| config.clients_max = count),
-        show: |config| config.clients_max.to_string(),
-    },
+    limits::CLIENTS_MAX,
     limits::USER_CLIENTS_MAX,
+    limits::USER_PROCESSES_MAX,
     limits::BUFFERS_MAX,
     limits::USER_BUFFERS_MAX,
-    Setting {
-        key: "ring_memory_max_bytes",
-        flag: "ring-memory-max-bytes",
-        section: "Client socket",
-        value_name: "BYTES",
-        kind: Kind::Number(RING_BYTES),
-        default: "1073741824",
-        reload: false,
-        help: "Memory of the host that the rings of one user's processes take, at most",
-        details: "0 to 1099511627776. A ring takes 48 bytes for each of its records, 192 KiB for the client library's \
-                  4096. A client that gets no rings reports in frames, and is counted. 0 grants none to anybody.",
-        apply: |config, text| RING_BYTES.parse(text).map(|bytes| config.ring_memory_max_bytes = bytes),
-        show: |config| config.ring_memory_max_bytes.to_string(),
-    },
+    limits::MEMORY_HIGH,
+    limits::CONNECTION_REPORTS,
+    limits::USER_REPORTS,
+    limits::RING_MEMORY,
     Setting {
         key: "ingest_threads",
         flag: "ingest-threads",

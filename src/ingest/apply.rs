@@ -114,6 +114,11 @@ impl Applier {
         self.attribution.process(self.attribution.peer_pid(), time)
     }
 
+    /// The same, if it has reported and its end can be seen.
+    pub(super) fn watched_peer(&self) -> Option<Arc<Tracked>> {
+        self.attribution.watched_peer()
+    }
+
     /// The peer's process, of one of whose clients this session is from now on: of the nameless, if it has not said which.
     pub(super) fn join(&mut self, time: Time) -> io::Result<Arc<Tracked>> {
         if self.speaker.is_none() {
@@ -185,19 +190,22 @@ impl Applier {
         time: Time,
         out: &mut Vec<u8>,
     ) -> Result<Option<u64>, Fault> {
+        let buffer_types = self.buffer_types(layout);
         let mut budget = TURN_BUDGET;
-        let mut next = messages.next().transpose()?;
-        while let Some((message, at)) = next {
+        let Some(first) = messages.next() else { return Ok(None) };
+        let (mut message, mut at) = first?;
+        loop {
             if budget == 0 || self.hello.is_some() {
                 // The other sessions of this thread come first, or what the HELLO asks for.
                 return Ok(Some(at));
             }
-            let Some(mut report) = self.report(&message, layout) else {
+            let Some(mut event) = reported(message.kind) else {
                 if message.kind == Kind::Capacity {
                     budget = budget.saturating_sub(STATEMENT_COST);
                 }
                 self.answer(&message, layout, at, time, out);
-                next = messages.next().transpose()?;
+                let Some(following) = messages.next() else { return Ok(None) };
+                (message, at) = following?;
                 continue;
             };
             // A run of reports of one process: its ledger is taken once.
@@ -210,25 +218,25 @@ impl Applier {
             let mut batch = registry.batch(tracked.process(), time.monotonic_ns);
             let (reporter, is_outdated) = self.speaks_for(claimed);
             batch.report_as(reporter);
-            let mut at = at;
-            next = loop {
-                self.tally.note(report.event);
+            loop {
+                self.tally.note(event);
+                let report = Report { event, message: &message, buffer_types };
                 if is_outdated {
                     // A newer connection of the same process has reported it once more.
                 } else if let Err(rejection) = report.apply(&mut batch, registry.events(), time) {
                     self.reject(rejection, at, time);
                 }
                 budget = budget.saturating_sub(batch.take_searches());
-                let Some(following) = messages.next().transpose()? else { break None };
-                match self.report(&following.0, layout) {
-                    Some(same) if budget > 0 && self.attribution.claim(following.0.process_id) == claimed => {
-                        (report, at) = (same, following.1);
+                let Some(following) = messages.next() else { return Ok(None) };
+                (message, at) = following?;
+                match reported(message.kind) {
+                    Some(same) if budget > 0 && self.attribution.claim(message.process_id) == claimed => {
+                        event = same;
                     }
-                    _ => break Some(following),
+                    _ => break,
                 }
-            };
+            }
         }
-        Ok(None)
     }
 
     /// Whether the message says the same in every layout.
@@ -243,22 +251,6 @@ impl Applier {
             Kind::Hello => false,
             _ => true,
         }
-    }
-
-    /// The message as a change of what a process holds, if it is one.
-    fn report(&self, message: &Header, layout: Layout) -> Option<Report> {
-        let event = match message.kind {
-            Kind::Alloc => Event::Alloc,
-            Kind::Free => Event::Free,
-            Kind::CbAlloc => Event::CbAlloc,
-            Kind::CbFree => Event::CbFree,
-            Kind::KernelLoad => Event::KernelLoad,
-            Kind::KernelUnload => Event::KernelUnload,
-            Kind::TraceContext => Event::TraceContext,
-            Kind::AllocationFailed => Event::AllocationFailed,
-            _ => return None,
-        };
-        Some(Report { event, message: *message, buffer_types: self.buffer_types(layout) })
     }
 
     fn buffer_types(&self, layout: Layout) -> wire::BufferTypes {
@@ -403,24 +395,39 @@ impl BadFrame {
     }
 }
 
+/// What a message of that kind changes of what a process holds, if it changes anything.
+fn reported(kind: Kind) -> Option<Event> {
+    match kind {
+        Kind::Alloc => Some(Event::Alloc),
+        Kind::Free => Some(Event::Free),
+        Kind::CbAlloc => Some(Event::CbAlloc),
+        Kind::CbFree => Some(Event::CbFree),
+        Kind::KernelLoad => Some(Event::KernelLoad),
+        Kind::KernelUnload => Some(Event::KernelUnload),
+        Kind::TraceContext => Some(Event::TraceContext),
+        Kind::AllocationFailed => Some(Event::AllocationFailed),
+        _ => None,
+    }
+}
+
 /// A message that changes what a process holds.
-struct Report {
+struct Report<'a> {
     event: Event,
-    message: Header,
+    message: &'a Header,
     buffer_types: wire::BufferTypes,
 }
 
-impl Report {
+impl Report<'_> {
     fn apply(
         &self,
         batch: &mut Batch<'_>,
         events: &crate::registry::EventCounters,
         time: Time,
     ) -> Result<(), Rejection> {
-        let Header { device_id, size_bytes, buffer_id, .. } = self.message;
+        let Header { device_id, size_bytes, buffer_id, .. } = *self.message;
         if self.event == Event::TraceContext {
             let wire::TraceContext { trace_id, parent_id, flags } =
-                wire::TraceContext::decode(&self.message).ok_or(Rejection::TraceContext)?;
+                wire::TraceContext::decode(self.message).ok_or(Rejection::TraceContext)?;
             return batch.join_trace(TraceContext { trace_id, parent_id, flags }).map_err(rejection);
         }
         let device = device_index(device_id).ok_or(Rejection::DeviceOutOfRange)?;

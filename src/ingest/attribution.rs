@@ -4,14 +4,16 @@ use std::io;
 use std::sync::Arc;
 
 use rustix::process::Pid;
+use tracing::warn;
 
 use super::Context;
 use super::diary::Diary;
-use super::note::Note;
+use super::note::{Counted, Note};
 use super::peer::{Peer, open_pidfd};
 use super::processes::{Attachment, Sighting, Tracked, has_ended};
 use super::procfs::{ProcessFacts, effective_uid_of};
 use super::recovery::Recorded;
+use crate::clock;
 use crate::registry::{Identity, Rejection, Source, Time};
 
 /// Claims that a session remembers: a parent with as many live forks on one socket is beyond any real program.
@@ -121,6 +123,12 @@ impl Attribution {
         self.claims.iter().any(|claim| claim.pid == claimed)
     }
 
+    /// The peer's process, if it has been found already and its end can be seen.
+    pub(super) fn watched_peer(&self) -> Option<Arc<Tracked>> {
+        let claim = self.claims.iter().find(|claim| claim.pid == self.peer.pid)?;
+        Some(Arc::clone(claim.attachment.tracked())).filter(|tracked| tracked.is_watched())
+    }
+
     /// The process that a claimed pid stands for in this session, in a message that was read at that time.
     pub(super) fn process(&mut self, claimed: u32, time: Time) -> io::Result<Arc<Tracked>> {
         if let Some(recorded) = &self.recorded {
@@ -178,7 +186,10 @@ impl Attribution {
         if self.trusts() {
             return Ok((processes.simulate(claimed, self.peer.uid, now_ns)?, false));
         }
-        if claimed != self.peer.pid {
+        let is_crowded = claimed != self.peer.pid && self.is_crowded_out(claimed);
+        if is_crowded {
+            self.tell_crowded(claimed);
+        } else if claimed != self.peer.pid {
             if let Some(relative) = self.same_user(claimed, now_ns)? {
                 return Ok((relative, false));
             }
@@ -188,7 +199,28 @@ impl Attribution {
         let (pid, uid, pidfd) = (*pid, *uid, pidfd.clone());
         let sighting =
             Sighting { pid, uid, pidfd, facts: &self.facts, source: Source::Socket, seen_ns: now_ns };
-        Ok((processes.track(sighting)?, claimed != pid))
+        Ok((processes.track(sighting)?, claimed != pid && !is_crowded))
+    }
+
+    /// Whether it is another process of the peer's user, which has as many as it may.
+    fn is_crowded_out(&self, claimed: u32) -> bool {
+        let (processes, uid) = (&self.context.processes, self.peer.uid);
+        !processes.is_tracked(claimed) && !processes.has_room(uid) && effective_uid_of(claimed) == Some(uid)
+    }
+
+    fn tell_crowded(&self, claimed: u32) {
+        self.context.count(Counted::UserProcessesMax);
+        let rejection = Rejection::UserProcessesMax;
+        if let Some(suppressed) = self.context.throttle.admit(rejection.name(), clock::monotonic_ns()) {
+            let Peer { pid: peer, uid, .. } = self.peer;
+            warn!(
+                peer,
+                uid,
+                claimed,
+                suppressed,
+                "too many processes of one user; what this one reports counts for its sender; raise user_processes_max if they are wanted"
+            );
+        }
     }
 
     /// A live process of the peer's user, both in the daemon's pid namespace: a fork that kept its parent's socket.

@@ -25,6 +25,9 @@ use crate::registry::{Container, ContainerNames, KubeletFailure, KubeletSource, 
 /// How long a name is looked for. The kubelet makes the entry once the container runs; on a node that starts everything at once it may
 /// need a while.
 const SEARCH_TIMEOUT_NS: u64 = 30_000_000_000;
+/// How long it is looked for in all while a source is there and does not tell. A kubelet that is upgraded is away for minutes; until the name
+/// is settled nothing is lost, as what a container has held is kept by its processes. Then one answer for good is better than none.
+const OUTAGE_TIMEOUT_NS: u64 = 600_000_000_000;
 /// Between two looks at the directory.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Between two questions to the kubelet while somebody waits for an answer; doubled with every failure up to the second. It allows a hundred
@@ -110,6 +113,8 @@ struct Search {
     throttle: Arc<Throttle>,
     settled: Settled,
     waiting: Vec<Waiting>,
+    /// When a source that is there last did not tell, in monotonic nanoseconds.
+    silence_ns: u64,
 }
 
 /// A container whose names are looked for.
@@ -151,7 +156,8 @@ impl Search {
             next_ns: 0,
             pause_ns: ASK_INTERVAL_NS,
         });
-        Search { directory: sources.log_directory, pods, registry, throttle, settled, waiting: Vec::new() }
+        let (directory, waiting) = (sources.log_directory, Vec::new());
+        Search { directory, pods, registry, throttle, settled, waiting, silence_ns: 0 }
     }
 
     /// Looks as long as anybody waits, and now and then, until nobody can ask any more.
@@ -209,6 +215,7 @@ impl Search {
             Err(_) if pods.is_absent => {}
             Err(error) => {
                 pods.pause_ns = (2 * pods.pause_ns).min(ASK_INTERVAL_MAX_NS);
+                self.silence_ns = now_ns;
                 kubelet.fail(KubeletSource::PodsApi, error.failure());
                 if let Some(suppressed) = self.throttle.admit("kubelet_pods_socket", now_ns) {
                     let socket = pods.socket.display();
@@ -226,7 +233,7 @@ impl Search {
     }
 
     /// What the directory holds.
-    fn logs(&self) -> Told {
+    fn logs(&mut self) -> Told {
         let Some(directory) = &self.directory else { return Told::Nothing };
         let (started_ns, kubelet) = (clock::monotonic_ns(), self.registry.kubelet());
         match fs::read_dir(directory) {
@@ -240,7 +247,8 @@ impl Search {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Told::Nothing,
             Err(error) => {
                 kubelet.fail(KubeletSource::LogDirectory, KubeletFailure::Unreachable);
-                if let Some(suppressed) = self.throttle.admit("container_log_dir", clock::monotonic_ns()) {
+                self.silence_ns = clock::monotonic_ns();
+                if let Some(suppressed) = self.throttle.admit("container_log_dir", self.silence_ns) {
                     let directory = directory.display();
                     warn!(
                         %directory,
@@ -254,7 +262,8 @@ impl Search {
         }
     }
 
-    /// Settles the names that have been found, and of those that have been looked for long enough that they have none.
+    /// Settles the names that have been found, and of those that have been looked for long enough that they have none: long enough where
+    /// everybody told all they know, and so much longer where somebody did not.
     fn settle(&mut self, logs: &Told, now_ns: u64) {
         let has_kubelet = self.pods.as_ref().is_some_and(|pods| !pods.is_absent);
         let asked = self.pods.as_ref().map(|pods| &pods.names);
@@ -266,7 +275,10 @@ impl Search {
             // All its processes may be forgotten already.
             let Some(container) = waiting.container.upgrade() else { return false };
             let found = [logged, asked].into_iter().flatten().find_map(|names| names.get(container.id()));
-            let is_over = is_hopeless || now_ns.saturating_sub(waiting.since_ns) >= SEARCH_TIMEOUT_NS;
+            let told_since_ns = self.silence_ns.max(waiting.since_ns);
+            let is_over = is_hopeless
+                || now_ns.saturating_sub(told_since_ns) >= SEARCH_TIMEOUT_NS
+                || now_ns.saturating_sub(waiting.since_ns) >= OUTAGE_TIMEOUT_NS;
             if found.is_some() || is_over {
                 container.settle(found.cloned());
                 (self.settled)(&container);
@@ -348,6 +360,22 @@ mod tests {
         pods.names = parse_all(&["a_b_c-04.log".into()]);
         search.settle(&Told::Nothing, 101);
         assert_eq!(asked.names().map(|names| names.namespace.as_str()), Some("b"));
+
+        // A source that is there and does not tell: what it would have said is waited for, but not for ever.
+        let (patient, given_up) = (wait(&mut search, "06"), wait(&mut search, "07"));
+        search.silence_ns = 99 + OUTAGE_TIMEOUT_NS;
+        search.settle(&logs(&[]), 99 + OUTAGE_TIMEOUT_NS);
+        assert_eq!(search.waiting.len(), 2);
+        search.settle(&logs(&["a_b_c-06.log"]), 100 + OUTAGE_TIMEOUT_NS);
+        assert_eq!(patient.names().map(|names| names.container.as_str()), Some("c"));
+        assert!(given_up.is_nameless() && search.waiting.is_empty());
+
+        let back = wait(&mut search, "08");
+        search.silence_ns = 200;
+        search.settle(&logs(&[]), 199 + SEARCH_TIMEOUT_NS);
+        assert!(!back.is_settled(), "it is told since a moment only");
+        search.settle(&logs(&[]), 200 + SEARCH_TIMEOUT_NS);
+        assert!(back.is_nameless());
 
         let hopeless = wait(&mut search, "05");
         search.pods.as_mut().expect("given above").is_absent = true;

@@ -182,6 +182,14 @@ impl Conversation {
         matches!(self.framing, Framing::Known(_))
     }
 
+    /// How many frames that many bytes are; one at least, as pieces of frames take turns as well.
+    pub(super) fn frames_in(&self, bytes: usize) -> u64 {
+        match self.framing {
+            Framing::Known(layout) => bytes.div_ceil(layout.frame_bytes()) as u64,
+            Framing::Undetected(_) => 1,
+        }
+    }
+
     /// Whether frames of the largest size are spoken, which alone have room for what else there is.
     pub(super) fn speaks_largest(&self) -> bool {
         matches!(self.framing, Framing::Known(Layout::Bytes144))

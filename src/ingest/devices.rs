@@ -244,6 +244,7 @@ impl Sources {
             firmware: card.firmware,
             untracked: self.untracked.clone(),
             card: self.ordinal,
+            is_vouched_for: self.configured.is_some() || self.card.is_some(),
             renumbered: self.renumbered.clone(),
         }
     }

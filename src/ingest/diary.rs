@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::note::Note;
-use super::now;
 use super::store::Store;
 use super::turns::{Turn, Turns};
+use super::{now, session};
 use crate::activation::KEPT_PREFIX;
 use crate::journal::{Journal, Journalled, Moment};
 use crate::registry::Time;
@@ -109,6 +109,11 @@ impl Diary {
         self.journal.as_ref().is_some_and(|journal| journal.is_on())
     }
 
+    /// The same diary, where there is a journal.
+    pub(super) fn journalling(self: &Arc<Self>) -> Option<Arc<Diary>> {
+        self.is_on().then(|| Arc::clone(self))
+    }
+
     /// Whether the connection outlives the daemon, and the next one will know what to do with it.
     pub(super) fn is_kept(&self) -> bool {
         self.is_on() && self.is_kept.load(Relaxed)
@@ -139,14 +144,14 @@ impl Diary {
         journal.writer(self.writer).note(journal, self.session, moment(time), &note.encode())
     }
 
-    /// Receives from the session's connection into the journal; `None` where there is none.
+    /// Receives from the session's connection into the journal, and says when; `None` where there is none.
     pub(super) fn receive(
         &self,
         connection: BorrowedFd<'_>,
         space: &mut [u8],
-        time: Time,
-    ) -> Option<io::Result<Journalled>> {
+    ) -> Option<io::Result<(Journalled, Time)>> {
         let journal = self.journal.as_ref()?;
+        let time = session::now();
         loop {
             let received = journal.writer(self.writer).receive(
                 journal,
@@ -158,7 +163,7 @@ impl Diary {
             match received {
                 // Said of a connection whose client left our answers unread, before what it had sent itself is given.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
-                received => return Some(received),
+                received => return Some(received.map(|journalled| (journalled, time))),
             }
         }
     }

@@ -57,6 +57,7 @@ impl Memory {
         };
         if is_restored {
             let seconds = began.elapsed().as_secs_f64();
+            journal.note_recovery(seconds);
             info!(
                 entries,
                 sessions = state.sessions.len(),

@@ -13,6 +13,7 @@ mod kubelet;
 mod processes;
 mod reporters;
 
+mod allowance;
 mod apply;
 mod conversation;
 mod dump;
@@ -62,6 +63,7 @@ use crate::config::{Config, SocketBufferTypes, SocketLayout};
 use crate::registry::{BufferLimits, Container, Occurrence, Registry, RejectedPeer, Rejection, Time};
 use crate::socket::{BACKLOG, Socket};
 use crate::throttle::{self, Throttle};
+use allowance::{Allowances, Pause};
 use apply::Applier;
 use assignments::Assignments;
 use attribution::Attribution;
@@ -104,6 +106,7 @@ struct Context {
     diaries: Diaries,
     clients: AtomicU32,
     places: Arc<Places>,
+    allowances: Arc<Allowances>,
     ring_memory: Arc<RingMemory>,
     /// Which run of the daemon this is, among all that a client may come to.
     instance: u64,
@@ -137,11 +140,14 @@ impl Context {
             containers,
             diaries.common(),
             config.trust_claimed_pids,
+            config.user_processes_max(),
             runtime,
         );
         let policy = Policy::new(config);
         let arguments = ArgumentsReader::start(config.process_environment)?;
         let (clients, places) = (AtomicU32::new(0), Places::new(config.user_clients_max()));
+        let allowances =
+            Allowances::new(config.connection_reports_per_second_max, config.user_reports_per_second_max);
         let ring_memory = RingMemory::new(Arc::clone(&registry), config.ring_memory_max_bytes);
         let instance = clock::unix_ns();
         Ok(Arc::new(Context {
@@ -154,6 +160,7 @@ impl Context {
             diaries,
             clients,
             places,
+            allowances,
             ring_memory,
             instance,
         }))
@@ -188,6 +195,23 @@ impl Context {
                 uid,
                 suppressed,
                 "connection refused: too many clients of one user; raise user_clients_max if they are wanted"
+            );
+        }
+    }
+
+    /// The peer is not read for a while, as it reports faster than it may.
+    fn slow_down(&self, peer: u32, uid: u32, pause: Pause) {
+        let Pause { limit, duration } = pause;
+        self.registry.events().throttle(limit, duration);
+        if let Some(suppressed) = self.throttle.admit(limit.name(), clock::monotonic_ns()) {
+            let (limit, pause_seconds) = (limit.setting(), duration.as_secs_f64());
+            warn!(
+                peer,
+                uid,
+                limit,
+                pause_seconds,
+                suppressed,
+                "client is read more slowly than it reports, and waits; raise that limit if so many reports are wanted"
             );
         }
     }

@@ -74,6 +74,7 @@ pub(super) enum Counted {
     RegionUpdate,
     Region,
     RegionSize,
+    UserProcessesMax,
 }
 
 /// All that is remembered of a process from when it was first heard of.
@@ -103,6 +104,7 @@ impl Counted {
             Counted::RegionUpdate => events.count(Event::RegionUpdate, 1),
             Counted::Region => events.reject(Rejection::Region),
             Counted::RegionSize => events.reject(Rejection::SizeTooLarge),
+            Counted::UserProcessesMax => events.reject(Rejection::UserProcessesMax),
         }
     }
 }

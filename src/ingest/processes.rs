@@ -23,6 +23,7 @@ use super::exit::exit_of;
 use super::note::{Birth, Note};
 use super::now;
 use super::peer::open_pidfd;
+use super::places::{Place, Places};
 use super::procfs::{ProcessFacts, start_ticks_of, ticks_to_ns, user_name};
 use super::reporters::{ClientImage, ProcessClient, Reporters};
 use super::stream::watch;
@@ -65,18 +66,21 @@ pub(super) struct Tracked {
     drained: Notify,
     /// Its clients, of which there may be several.
     reporters: Reporters,
+    /// Among its user's processes; none for one that is only recorded.
+    _place: Option<Place>,
 }
 
 impl Tracked {
     /// One that is only recorded, or whose end has come already: nobody watches it.
     pub(super) fn recorded(process: Arc<Process>, clients: &[ClientImage]) -> Arc<Tracked> {
-        Tracked::new(process, None, clients)
+        Tracked::new(process, None, clients, None)
     }
 
     fn new(
         process: Arc<Process>,
         pidfd: Option<AsyncFd<Arc<OwnedFd>>>,
         clients: &[ClientImage],
+        place: Option<Place>,
     ) -> Arc<Tracked> {
         Arc::new(Tracked {
             process,
@@ -85,6 +89,7 @@ impl Tracked {
             rings: AtomicU32::new(0),
             drained: Notify::new(),
             reporters: Reporters::restore(clients),
+            _place: place,
         })
     }
 
@@ -205,6 +210,8 @@ pub(super) struct Processes {
     /// Where the watches run.
     runtime: Handle,
     live: Mutex<HashMap<u32, Arc<Tracked>>>,
+    /// How many each user has: a process takes a descriptor for as long as it lives.
+    places: Arc<Places>,
     /// Processes whose start time cannot be known are told apart by a number that no start time reaches.
     unknown_starts: AtomicU64,
 }
@@ -216,6 +223,7 @@ impl Processes {
         containers: Containers,
         diary: Diary,
         trusts: bool,
+        user_processes_max: u32,
         runtime: Handle,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -226,6 +234,7 @@ impl Processes {
             trusts,
             runtime,
             live: Mutex::default(),
+            places: Places::new(user_processes_max),
             unknown_starts: AtomicU64::new(0),
         })
     }
@@ -265,6 +274,11 @@ impl Processes {
         let attachment = Attachment::new(Arc::clone(&tracked));
         self.runtime.spawn(Arc::clone(self).watch_simulated(tracked));
         Ok(attachment)
+    }
+
+    /// Whether another process of a user may be watched that has no connection of its own. One with a connection always is: those are bounded.
+    pub(super) fn has_room(&self, uid: u32) -> bool {
+        self.places.take(uid).is_some()
     }
 
     /// Whether a live process of that pid is known.
@@ -316,7 +330,7 @@ impl Processes {
         };
         let process = self.registry.process(Identity { pid, start_ticks }, seen_ns, info);
         self.write_down(&process, seen_ns);
-        Ok(Tracked::new(process, pidfd, &[]))
+        Ok(Tracked::new(process, pidfd, &[], Some(self.places.keep(uid))))
     }
 
     fn write_down(&self, process: &Process, seen_ns: u64) {
@@ -355,7 +369,8 @@ impl Processes {
                 self.unknown_starts.fetch_max(number + 1, Relaxed);
             }
             let pidfd = still_alive(identity)?.map(|pidfd| watch(pidfd, Interest::READABLE)).transpose()?;
-            live.insert(identity.pid, Tracked::new(process, pidfd, of_it));
+            let place = self.places.keep(process.info().uid);
+            live.insert(identity.pid, Tracked::new(process, pidfd, of_it, Some(place)));
         }
         Ok(())
     }

@@ -283,6 +283,10 @@ impl Regions {
         if is_reused || !may_say(uid) {
             return Ok(None);
         }
+        let processes = &self.context.processes;
+        if !processes.is_tracked(pid) && !processes.has_room(uid) {
+            return Ok(None);
+        }
         let sighting = Sighting {
             pid,
             uid,
@@ -291,7 +295,7 @@ impl Regions {
             source: Source::Region,
             seen_ns: clock::monotonic_ns(),
         };
-        let tracked = Arc::clone(self.context.processes.track(sighting)?.tracked());
+        let tracked = Arc::clone(processes.track(sighting)?.tracked());
         Ok((!tracked.has_ended()).then_some(tracked))
     }
 }

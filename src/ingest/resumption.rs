@@ -116,6 +116,7 @@ fn go_on(
     }
     context.clients.fetch_add(1, Relaxed);
     let (context, stopping) = (Arc::clone(context), stopping.clone());
+    let place = context.places.keep(peer_uid);
     thread.spawn(async move {
         match Stream::new(stream) {
             Ok(stream) => {
@@ -124,6 +125,7 @@ fn go_on(
             }
             Err(error) => context.refuse(&error.into()),
         }
+        drop(place);
         context.clients.fetch_sub(1, Relaxed);
     });
     Ok(())

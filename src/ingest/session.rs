@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
 
@@ -14,6 +15,7 @@ use tracing::debug;
 use ttmem_wire::FRAME_BYTES_MAX;
 
 use super::Context;
+use super::allowance::Allowance;
 use super::apply::Fault;
 use super::conversation::Conversation;
 use super::diary::Diary;
@@ -22,6 +24,7 @@ use super::ring::{Reason, Rings};
 use super::stream::{Received, Stream};
 use crate::clock;
 use crate::registry::Time;
+use stop::Stop;
 
 /// Bytes taken in one read: more than a sender's socket buffer holds in single frames, and small enough to stay in the cache.
 const READ_BYTES: usize = 64 * 1024;
@@ -29,10 +32,14 @@ const READ_BYTES: usize = 64 * 1024;
 /// Turns at the daemon's stop: what a socket holds at most, not what a peer goes on sending.
 const DRAIN_TURNS_MAX: usize = 64;
 
+/// Answers in one turn of a session, before the other sessions of its thread come: a tenth of a millisecond.
+const QUICK_ANSWERS_MAX: u32 = 64;
+
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; FRAME_BYTES_MAX + READ_BYTES].into());
 }
 
+mod stop;
 mod switch;
 
 /// A client's connection.
@@ -42,6 +49,7 @@ pub(super) struct Session {
     conversation: Conversation,
     diary: Arc<Diary>,
     rings: Option<Rings>,
+    allowance: Allowance,
 }
 
 /// How a session came to its end.
@@ -70,7 +78,8 @@ impl Session {
         conversation: Conversation,
         diary: Arc<Diary>,
     ) -> Self {
-        Self { context, stream, conversation, diary, rings: None }
+        let allowance = context.allowances.open(conversation.applier.peer_uid(), clock::monotonic_ns());
+        Self { context, stream, conversation, diary, rings: None, allowance }
     }
 
     /// With the rings that its client has.
@@ -80,31 +89,29 @@ impl Session {
 
     /// Serves the connection to its end, or until the daemon stops and all that has been sent so far is applied.
     pub(super) async fn run(mut self, stopping: watch::Receiver<bool>) {
-        match self.converse(stopping).await {
+        let outcome = self.converse(stopping).await;
+        // However short a connection was, its user has paid for it.
+        let _ = self.allowance.settle(clock::monotonic_ns());
+        match outcome {
             Outcome::Finished => self.diary.close(now(), true),
             Outcome::Broken => self.diary.close(now(), false),
             Outcome::Left => {}
         }
     }
 
-    async fn converse(&mut self, mut stopping: watch::Receiver<bool>) -> Outcome {
+    async fn converse(&mut self, stopping: watch::Receiver<bool>) -> Outcome {
         // What a daemon before this one has not answered yet.
         if self.reply().await.is_err() {
             return Outcome::Broken;
         }
-        let stop = async { drop(stopping.wait_for(|stop| *stop).await) };
-        tokio::pin!(stop);
+        let mut stop = Stop::new(stopping);
         loop {
-            let step = tokio::select! {
-                biased;
-                step = self.step() => step,
-                _ = &mut stop => {
-                    // Where the connection outlives the daemon, the next one goes on.
-                    if !self.diary.is_kept() {
-                        self.drain();
-                    }
-                    return Outcome::Left;
+            let Some(step) = self.step_unless(&mut stop).await else {
+                // Where the connection outlives the daemon, the next one goes on.
+                if !self.diary.is_kept() {
+                    self.drain();
                 }
+                return Outcome::Left;
             };
             match step {
                 Ok(Step::Continue) => {}
@@ -139,8 +146,21 @@ impl Session {
         }
     }
 
+    /// The next step, unless there is none to be made and the daemon stops.
+    async fn step_unless(&mut self, stop: &mut Stop) -> Option<Result<Step, Fault>> {
+        let mut step = pin!(self.step());
+        poll_fn(|task| match step.as_mut().poll(task) {
+            Poll::Ready(step) => Poll::Ready(Some(step)),
+            Poll::Pending => stop.poll(task).map(|()| None),
+        })
+        .await
+    }
+
     /// One read, what follows from it, and the replies to it.
     async fn step(&mut self) -> Result<Step, Fault> {
+        if self.allowance.is_due() {
+            self.pay().await;
+        }
         if self.rings.as_ref().is_some_and(Rings::has_backlog) {
             self.read_rings()?;
             return Ok(Step::More);
@@ -164,6 +184,21 @@ impl Session {
         };
         self.reply().await?;
         Ok(step)
+    }
+
+    /// Pays for what has been read, and reads no more for as long as that takes. The end of the process does not wait for it.
+    async fn pay(&mut self) {
+        let Some(pause) = self.allowance.settle(clock::monotonic_ns()) else { return };
+        let applier = &self.conversation.applier;
+        self.context.slow_down(applier.peer_pid(), applier.peer_uid(), pause);
+        match applier.watched_peer().filter(|_| !self.allowance.is_excused()) {
+            Some(process) => {
+                if tokio::time::timeout(pause.duration, process.wait_for_end()).await.is_ok() {
+                    self.allowance.excuse();
+                }
+            }
+            None => tokio::time::sleep(pause.duration).await,
+        }
     }
 
     /// Sends what has been answered. A peer that hears no more may have reported before it went: its end is told by reading.
@@ -190,11 +225,35 @@ impl Session {
 
     /// The socket before the rings: whatever comes over it, the rings are read first.
     fn poll_read(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<Step, Fault>> {
-        loop {
-            match self.take_in(|stream, space, diary, time| stream.poll_read(task, space, diary, time)) {
-                Poll::Ready(Ok(Step::Continue)) if self.is_answered() => {}
-                Poll::Ready(step) => return Poll::Ready(step),
-                Poll::Pending => break,
+        let mut answers = 0;
+        // The clock and the buffer come after this look, which is in vain as often as not.
+        while let Poll::Ready(readable) = self.stream.poll_readable(task) {
+            let readable = readable?;
+            let diary = self.diary.journalling();
+            let turn = diary.as_deref().and_then(Diary::turn);
+            let received = BUFFER.with_borrow_mut(|buffer| {
+                readable.read(space_behind(self.conversation.carry(), buffer), &self.diary)
+            });
+            let Some(received) = received else { continue };
+            let mut step = self.take_in(&received?);
+            drop(turn);
+            loop {
+                let has_asked = !self.conversation.out.is_empty();
+                let is_done = !matches!(step, Ok(Step::Continue)) || self.allowance.is_due();
+                if is_done || !self.is_answered() {
+                    return Poll::Ready(step);
+                }
+                if !has_asked {
+                    break;
+                }
+                answers += 1;
+                if answers == QUICK_ANSWERS_MAX {
+                    return Poll::Ready(Ok(Step::More));
+                }
+                // Whoever asks in a loop often has asked again by now, as answering has given it the processor. Where it has not, this is a
+                // system call too many; where it has, the whole way through the event loop is saved.
+                let Some(next) = self.in_turn(Self::read_more) else { break };
+                step = next;
             }
         }
         let Some(rings) = &mut self.rings else { return Poll::Pending };
@@ -222,40 +281,35 @@ impl Session {
         conversation.out.is_empty()
     }
 
-    /// One read into this thread's buffer, and what follows from it.
-    fn take_in(
-        &mut self,
-        read: impl FnOnce(&mut Stream, &mut [u8], &Diary, Time) -> Poll<io::Result<Received>>,
-    ) -> Poll<Result<Step, Fault>> {
-        BUFFER.with_borrow_mut(|buffer| self.in_turn(|session| session.take_into(buffer, read)))
+    /// Reads what there is, whether the event loop has noticed it or not; `None` where there is nothing.
+    fn read_more(&mut self) -> Option<Result<Step, Fault>> {
+        let received = BUFFER.with_borrow_mut(|buffer| {
+            self.stream.try_read(space_behind(self.conversation.carry(), buffer), &self.diary)
+        });
+        match received {
+            Ok(received) => Some(self.take_in(&received)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => Some(Err(error.into())),
+        }
     }
 
-    fn take_into(
-        &mut self,
-        buffer: &mut [u8],
-        read: impl FnOnce(&mut Stream, &mut [u8], &Diary, Time) -> Poll<io::Result<Received>>,
-    ) -> Poll<Result<Step, Fault>> {
-        let carried = self.conversation.carry().len();
-        buffer[..carried].copy_from_slice(self.conversation.carry());
-        let time = now();
-        let space = &mut buffer[carried..carried + READ_BYTES];
-        let Received { bytes: read, order } = ready!(read(&mut self.stream, space, &self.diary, time))?;
-        if read == 0 {
-            return Poll::Ready(Ok(Step::EndOfStream));
+    /// What follows from a read, which has left its bytes in this thread's buffer.
+    fn take_in(&mut self, &Received { bytes, order, time }: &Received) -> Result<Step, Fault> {
+        if bytes == 0 {
+            return Ok(Step::EndOfStream);
         }
         self.conversation.applier.begin(order);
-        self.consume(&buffer[..carried + read], time)?;
-        let has_more = read == READ_BYTES || self.conversation.has_backlog();
-        Poll::Ready(Ok(if has_more { Step::More } else { Step::Continue }))
+        self.allowance.spend(self.conversation.frames_in(bytes));
+        let carried = self.conversation.carry().len();
+        BUFFER.with_borrow(|buffer| self.consume(&buffer[..carried + bytes], time))?;
+        let has_more = bytes == READ_BYTES || self.conversation.has_backlog();
+        Ok(if has_more { Step::More } else { Step::Continue })
     }
 
     /// Does what is written down and what follows from it in one turn, where there is a journal.
     fn in_turn<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T {
-        if !self.diary.is_on() {
-            return act(self);
-        }
-        let diary = Arc::clone(&self.diary);
-        let _turn = diary.turn();
+        let diary = self.diary.journalling();
+        let _turn = diary.as_deref().and_then(Diary::turn);
         act(self)
     }
 
@@ -299,8 +353,7 @@ impl Session {
                     return;
                 }
             } else {
-                let taken = self.take_in(|stream, space, diary, time| stream.try_read(space, diary, time));
-                let Poll::Ready(Ok(Step::Continue | Step::More)) = taken else { break };
+                let Some(Ok(Step::Continue | Step::More)) = self.in_turn(Self::read_more) else { break };
             }
             if !self.reply_at_once() {
                 return;
@@ -319,12 +372,19 @@ impl Session {
     }
 }
 
+/// Where the next read goes: behind what is carried, which is put before it.
+fn space_behind<'a>(carry: &[u8], buffer: &'a mut [u8]) -> &'a mut [u8] {
+    let (before, space) = buffer.split_at_mut(carry.len());
+    before.copy_from_slice(carry);
+    &mut space[..READ_BYTES]
+}
+
 /// Whether the peer's socket is closed.
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
-fn now() -> Time {
+pub(super) fn now() -> Time {
     let (monotonic_ns, unix_ns) = clock::now_by_monotonic();
     Time { monotonic_ns, unix_ns }
 }

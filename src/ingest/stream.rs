@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -16,10 +16,12 @@ use rustix::net::{
     recvmsg, sendmsg,
 };
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyMutGuard};
 use ttmem_wire::DESCRIPTORS_MAX;
 
 use super::diary::Diary;
+use super::session::now;
+use crate::journal::Journalled;
 use crate::registry::Time;
 
 /// A connected, non-blocking socket.
@@ -31,34 +33,14 @@ impl Stream {
         watch(stream, Interest::READABLE).map(Stream)
     }
 
-    /// Reads what there is, or has the task woken when there is something.
-    pub(super) fn poll_read(
-        &mut self,
-        task: &mut Context<'_>,
-        space: &mut [u8],
-        diary: &Diary,
-        time: Time,
-    ) -> Poll<io::Result<Received>> {
-        loop {
-            let mut ready = ready!(self.0.poll_read_ready(task))?;
-            let Ok(outcome) = ready.try_io(|stream| take(stream.get_ref(), space, diary, time)) else {
-                continue;
-            };
-            let Taken { bytes, is_cut, order } = outcome?;
-            if (1..space.len()).contains(&bytes) && !is_cut {
-                // The queue was emptied; asking once more only to hear so would cost a system call.
-                ready.clear_ready();
-            }
-            return Poll::Ready(Ok(Received { bytes, order }));
-        }
+    /// What is to be read, or has the task woken when there is something.
+    pub(super) fn poll_readable(&mut self, task: &mut Context<'_>) -> Poll<io::Result<Readable<'_>>> {
+        self.0.poll_read_ready_mut(task).map_ok(Readable)
     }
 
     /// Reads what there is, whether the event loop has noticed it already or not.
-    pub(super) fn try_read(&self, space: &mut [u8], diary: &Diary, time: Time) -> Poll<io::Result<Received>> {
-        match take(self.0.get_ref(), space, diary, time) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-            outcome => Poll::Ready(outcome.map(|Taken { bytes, order, .. }| Received { bytes, order })),
-        }
+    pub(super) fn try_read(&self, space: &mut [u8], diary: &Diary) -> io::Result<Received> {
+        take(self.0.get_ref(), space, diary).map(|taken| taken.received)
     }
 
     /// What the connection is kept by beyond this daemon's end.
@@ -113,27 +95,46 @@ impl Stream {
     }
 }
 
+/// A socket of which the event loop has heard that it can be read.
+pub(super) struct Readable<'a>(AsyncFdReadyMutGuard<'a, UnixStream>);
+
+impl Readable<'_> {
+    /// Reads what there is; `None` if that has been read already.
+    pub(super) fn read(mut self, space: &mut [u8], diary: &Diary) -> Option<io::Result<Received>> {
+        let taken = match self.0.try_io(|stream| take(stream.get_ref(), space, diary)).ok()? {
+            Ok(taken) => taken,
+            Err(error) => return Some(Err(error)),
+        };
+        if (1..space.len()).contains(&taken.received.bytes) && !taken.is_cut {
+            // The queue was emptied; asking once more only to hear so would cost a system call.
+            self.0.clear_ready();
+        }
+        Some(Ok(taken.received))
+    }
+}
+
 /// What a read came to.
 pub(super) struct Received {
     /// How many bytes; 0 at the end.
     pub(super) bytes: usize,
     /// Their place in the journal, where there is one.
     pub(super) order: Option<u64>,
+    /// When they were read.
+    pub(super) time: Time,
 }
 
 struct Taken {
-    bytes: usize,
-    order: Option<u64>,
+    received: Received,
     /// The kernel ends a read behind descriptors that the peer attached, though there may be more. They are nobody's and are closed.
     is_cut: bool,
 }
 
 /// Reads through the journal where there is one.
-fn take(stream: &UnixStream, space: &mut [u8], diary: &Diary, time: Time) -> io::Result<Taken> {
-    match diary.receive(stream.as_fd(), space, time) {
-        Some(received) => received.map(|received| {
-            let order = Some(received.order);
-            Taken { bytes: received.bytes, order, is_cut: received.is_cut }
+fn take(stream: &UnixStream, space: &mut [u8], diary: &Diary) -> io::Result<Taken> {
+    match diary.receive(stream.as_fd(), space) {
+        Some(received) => received.map(|(Journalled { bytes, is_cut, order }, time)| {
+            let received = Received { bytes, order: Some(order), time };
+            Taken { received, is_cut }
         }),
         None => receive(stream, space),
     }
@@ -143,7 +144,7 @@ fn receive(stream: &UnixStream, space: &mut [u8]) -> io::Result<Taken> {
     let (mut space, mut descriptors) = ([IoSliceMut::new(space)], RecvAncillaryBuffer::default());
     let received = recvmsg(stream, &mut space, &mut descriptors, RecvFlags::empty())?;
     let is_cut = received.flags.contains(ReturnFlags::CTRUNC);
-    Ok(Taken { bytes: received.bytes, order: None, is_cut })
+    Ok(Taken { received: Received { bytes: received.bytes, order: None, time: now() }, is_cut })
 }
 
 /// Registers something that owns its descriptor with the event loop of this thread.

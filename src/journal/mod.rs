@@ -111,6 +111,8 @@ pub struct JournalFigures {
     pub failures: u64,
     /// Files that could not be believed when the directory was opened, whole or in part.
     pub damaged_files: u64,
+    /// How long it took to go on where the daemon before ended; 0 where there was nothing to go on from.
+    pub recovery_seconds: f64,
     /// Whether what comes in is journalled.
     pub is_on: bool,
 }
@@ -346,10 +348,16 @@ impl Journal {
     pub fn set_checkpoint_aside(&self) {
         let mut files = self.files.lock();
         files.directory.set_aside(checkpoint::NAME);
+        files.figures.damaged_files += 1;
         let useless: Vec<_> = files.used.drain(..).collect();
         for segment in useless {
             files.directory.remove(segment.path());
         }
+    }
+
+    /// Remembers how long it took to go on from what was found.
+    pub fn note_recovery(&self, seconds: f64) {
+        self.files.lock().figures.recovery_seconds = seconds;
     }
 
     /// Closes the current generation and gives what there is up to its end: everything of it and nothing of the next one. Writers

@@ -17,6 +17,10 @@ use super::page::{DevicePlace, Pages};
 /// Devices that one host can have; an index is below this.
 pub const DEVICES_MAX: u16 = 1024;
 
+/// How long a device that clients alone have named stays known after the last process that used it: longer than the breaks of whoever
+/// works with it, and no more than a nuisance where somebody has named a thousand that do not exist.
+pub const DEVICE_LINGER_NS: u64 = 3_600_000_000_000;
+
 /// The architecture of a chip.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Arch {
@@ -91,6 +95,8 @@ pub struct DeviceInfo {
     pub untracked: Option<Untracked>,
     /// The kernel driver's number of its card.
     pub card: Option<u16>,
+    /// Whether the operator or the kernel driver knows it, and not clients alone.
+    pub is_vouched_for: bool,
     /// Who means another card by this device's number; `None` where the driver does not tell.
     pub renumbered: Option<Vec<Renumbered>>,
 }
@@ -152,6 +158,8 @@ pub struct Device {
     description: Mutex<()>,
     place: DevicePlace,
     history: [History; MemoryType::COUNT],
+    /// Since when nobody uses it, in monotonic nanoseconds plus one; 0 while somebody does.
+    unused_since_ns_plus_one: AtomicU64,
 }
 
 impl std::fmt::Debug for Device {
@@ -168,6 +176,7 @@ impl Device {
             description: Mutex::default(),
             place: DevicePlace::new(pages, index),
             history: std::array::from_fn(|_| History::new()),
+            unused_since_ns_plus_one: AtomicU64::new(0),
         };
         device.update_info(|_| {});
         device
@@ -196,6 +205,20 @@ impl Device {
         };
         description.write(self.place.row());
         self.info.store(Arc::new(info));
+    }
+
+    /// Notes whether it is in use or vouched for at that moment.
+    pub(super) fn note_use(&self, is_used: bool, now_ns: u64) {
+        let since = if is_used { 0 } else { now_ns.saturating_add(1) };
+        if is_used || self.unused_since_ns_plus_one.load(Relaxed) == 0 {
+            self.unused_since_ns_plus_one.store(since, Relaxed);
+        }
+    }
+
+    /// Whether nobody has used it for so long that it is no longer shown.
+    pub(super) fn is_forgotten(&self, now_ns: u64) -> bool {
+        let since = self.unused_since_ns_plus_one.load(Relaxed).checked_sub(1);
+        since.is_some_and(|since| now_ns.saturating_sub(since) >= DEVICE_LINGER_NS)
     }
 
     /// Bytes in use, by memory type: what a query asks for.

@@ -1,6 +1,9 @@
 //! What has come in, by kind, what was refused and what was lost: one row per counter, label values included.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::detail::{Detail, Details};
 
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $label:literal),* $(,)? }) => {
@@ -110,6 +113,8 @@ labels! {
         ClientsMax => "clients_max",
         /// A connection above the number of clients that one user may have.
         UserClientsMax => "user_clients_max",
+        /// A process without a connection of its own, above the number that one user may have: counted for the sender instead.
+        UserProcessesMax => "user_processes_max",
         /// A shared-memory region that is not of a known version or size.
         Region => "region",
         /// A trace context with an id of zeros, or another one than spans are in already.
@@ -136,6 +141,8 @@ labels! {
         Rate => "rate",
         /// The daemon's own queue was full.
         Queue => "queue",
+        /// The daemon's memory was short.
+        Memory => "memory",
     }
 }
 
@@ -168,6 +175,26 @@ labels! {
 }
 
 labels! {
+    /// Whose reports in a second are bounded.
+    RateLimit {
+        /// One connection's.
+        Connection => "connection",
+        /// Those of all connections of a user.
+        User => "user",
+    }
+}
+
+impl RateLimit {
+    /// The setting that raises it.
+    pub const fn setting(self) -> &'static str {
+        match self {
+            RateLimit::Connection => "connection_reports_per_second_max",
+            RateLimit::User => "user_reports_per_second_max",
+        }
+    }
+}
+
+labels! {
     /// The frame size that a connection speaks.
     ConnectionLayout {
         /// Not known yet.
@@ -192,6 +219,8 @@ pub struct EventCounters {
     ring_connections: AtomicU64,
     ring_memory_bytes: AtomicU64,
     ring_refusals: [AtomicU64; RingRefusal::ALL.len()],
+    throttled_ns: [AtomicU64; RateLimit::ALL.len()],
+    details: Details,
 }
 
 /// Messages counted by one session, to be added to the counters together: one atomic operation for each kind instead of for each message.
@@ -223,6 +252,8 @@ impl Default for EventCounters {
             ring_connections: AtomicU64::new(0),
             ring_memory_bytes: AtomicU64::new(0),
             ring_refusals: [const { AtomicU64::new(0) }; _],
+            throttled_ns: [const { AtomicU64::new(0) }; _],
+            details: Details::default(),
         }
     }
 }
@@ -297,6 +328,17 @@ impl EventCounters {
         self.ring_refusals[refusal as usize].fetch_add(1, Relaxed);
     }
 
+    /// A connection is not read for so long.
+    pub fn throttle(&self, limit: RateLimit, pause: Duration) {
+        let pause_ns = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
+        self.throttled_ns[limit as usize].fetch_add(pause_ns, Relaxed);
+    }
+
+    /// What is kept beside totals.
+    pub fn details(&self) -> &Details {
+        &self.details
+    }
+
     /// Sets counters to what a stored snapshot says. One that this version does not have is nobody's.
     pub(super) fn restore(&self, stored: &[Vec<(String, u64)>; 4]) {
         let [events, rejected, lost, omitted] = stored;
@@ -316,6 +358,8 @@ impl EventCounters {
             ring_connections: [(ConnectionLayout::Bytes144.name(), self.ring_connections.load(Relaxed))],
             ring_memory_bytes: [("", self.ring_memory_bytes.load(Relaxed))],
             ring_refusals: rows(RingRefusal::ALL, &self.ring_refusals, RingRefusal::name),
+            throttled_ns: rows(RateLimit::ALL, &self.throttled_ns, RateLimit::name),
+            degraded: self.details.rows(),
         }
     }
 }
@@ -356,4 +400,8 @@ pub struct EventSnapshot {
     pub ring_memory_bytes: [(&'static str, u64); 1],
     /// Clients that asked for rings and got none, by reason.
     pub ring_refusals: Vec<(&'static str, u64)>,
+    /// Time for which connections were not read, by the limit, in nanoseconds.
+    pub throttled_ns: Vec<(&'static str, u64)>,
+    /// 1 for each detail that is given up.
+    pub degraded: [(&'static str, u64); Detail::ALL.len()],
 }

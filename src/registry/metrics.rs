@@ -410,7 +410,7 @@ const OF_REGISTRY: &[Metric] = &[
         kind: Kind::Counter,
         unit: "{span}",
         labels: &["reason"],
-        help: "Spans that were not made: small, short, rate by the policy; burst, orphans where one span tells of many; queue for lack of room.",
+        help: "Spans that were not made: small, short, rate by the policy; burst, orphans where one span tells of many; queue for lack of room, memory for lack of memory.",
         opentelemetry: Some("tenstorrent.spans.omitted"),
         samples: Samples::Rows(|snapshot| &snapshot.events.omitted),
     },
@@ -443,6 +443,27 @@ const OF_REGISTRY: &[Metric] = &[
         help: "Requests for rings that were not granted: off, user_memory by the configuration; their clients report in frames.",
         opentelemetry: Some("tenstorrent.client.ring.refusals"),
         samples: Samples::Rows(|snapshot| &snapshot.events.ring_refusals),
+    },
+    Metric {
+        name: "ttmem_client_throttled_seconds_total",
+        kind: Kind::Counter,
+        unit: "s",
+        labels: &["limit"],
+        help: "Time for which connections were not read because they, or those of their user, report faster than is configured.",
+        opentelemetry: Some("tenstorrent.client.throttled"),
+        samples: Samples::Labelled(|snapshot| {
+            let limits = snapshot.events.throttled_ns.iter();
+            limits.map(|(limit, ns)| (vec![(*limit).to_owned()], Value::Float(*ns as f64 / 1e9))).collect()
+        }),
+    },
+    Metric {
+        name: "ttmem_detail_degraded",
+        kind: Kind::Gauge,
+        unit: "1",
+        labels: &["detail"],
+        help: "Whether that detail is given up because memory is short; totals and live buffers are exact all the same.",
+        opentelemetry: Some("tenstorrent.detail.degraded"),
+        samples: Samples::Rows(|snapshot| &snapshot.events.degraded),
     },
     Metric {
         name: "ttmem_series",

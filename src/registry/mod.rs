@@ -4,6 +4,7 @@
 
 mod memory_type;
 
+mod detail;
 mod events;
 mod exemplars;
 mod histogram;
@@ -55,11 +56,14 @@ pub use cell::{Cell, Counters};
 pub use census::{CENSUS_AGES, CensusClass, Held, SizeClass, census_age_ns};
 pub use chronicle::{CHRONICLE_MOMENTS_MAX, Moment};
 pub use container::{Container, ContainerMemory, ContainerNames, ContainerSnapshot};
+pub use detail::{Detail, Details, Pressure};
 pub use device::{
-    Arch, Banks, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Renumbered, Untracked, UntrackedProcess,
+    Arch, Banks, DEVICE_LINGER_NS, DEVICES_MAX, Device, DeviceInfo, DeviceMemory, Renumbered, Untracked,
+    UntrackedProcess,
 };
 pub use events::{
-    ConnectionLayout, Event, EventCounters, EventSnapshot, EventTally, Loss, Omission, Rejection, RingRefusal,
+    ConnectionLayout, Event, EventCounters, EventSnapshot, EventTally, Loss, Omission, RateLimit, Rejection,
+    RingRefusal,
 };
 pub use exemplars::{Exemplar, Exemplars, PlaceExemplars};
 pub use exit::Exit;
@@ -218,6 +222,11 @@ impl Registry {
         Ledger::new(telling, Room::new(Arc::clone(&self.rooms), uid))
     }
 
+    /// Buffers for which there is room taken: all that live, and some more.
+    pub fn live_buffers(&self) -> u64 {
+        self.rooms.taken()
+    }
+
     /// The process of that identity, if it is known.
     pub fn known_process(&self, identity: Identity) -> Option<Arc<Process>> {
         self.births.lock().known.get(&identity).cloned()
@@ -274,6 +283,22 @@ impl Registry {
         if self.world().processes.iter().any(|process| is_due(process)) {
             self.retire_those(&mut self.births.lock(), is_due);
         }
+    }
+
+    /// Looks which devices are in use. One that clients alone have named is not shown any more an hour after the last process that used it;
+    /// what it has counted is there again when somebody names it again.
+    pub fn review_devices(&self, now_ns: u64) {
+        let (vouched, named): (Vec<_>, Vec<_>) =
+            self.devices().partition(|device| device.info().is_vouched_for);
+        vouched.into_iter().for_each(|device| device.note_use(true, now_ns));
+        if named.is_empty() {
+            return;
+        }
+        let mut is_used = vec![false; usize::from(DEVICES_MAX)];
+        for process in self.world().processes.iter() {
+            process.cells().iter().for_each(|cell| is_used[usize::from(cell.device())] = true);
+        }
+        named.into_iter().for_each(|device| device.note_use(is_used[usize::from(device.index())], now_ns));
     }
 
     /// Replaces the world by one without some ended processes.
@@ -340,6 +365,9 @@ impl Registry {
     /// Hands over what a ledger has to tell of single buffers and of bursts.
     fn tell_of(&self, process: &Arc<Process>, telling: &mut Telling) {
         let Some((feed, _)) = &self.feed else { return };
+        if !self.events.details().keeps(Detail::Spans) {
+            self.events.omit(Omission::Memory, telling.hush());
+        }
         for (omission, count) in Omission::ALL.iter().zip(&mut telling.omitted) {
             if *count > 0 {
                 self.events.omit(*omission, std::mem::take(count));

@@ -47,6 +47,11 @@ impl Rooms {
         Arc::new(Rooms { limits, taken: Mutex::default() })
     }
 
+    /// What all have taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.lock().buffers
+    }
+
     /// Up to a step of room for a user's process; none where a bound is reached.
     fn take(&self, uid: u32) -> Result<u64, Refusal> {
         let mut taken = self.taken.lock();

@@ -3,7 +3,7 @@
 //! The idea is that a device's totals are sums over the very process counters that the snapshot has captured, plus those of processes
 //! that are gone, so that the parts of one snapshot always add up, however busy the daemon is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::container::{ContainerSnapshot, Containers};
@@ -191,7 +191,13 @@ impl Snapshot {
             }
             processes.push(ProcessSnapshot { process: Arc::clone(process), has_ended, memory });
         }
-        let devices = registry.devices().map(|device| device_snapshot(device, &sums, &users, time)).collect();
+        let is_forgotten = |device: &&Arc<Device>| device.is_forgotten(time.monotonic_ns);
+        // Rarely is one, and then it may be in use again since it was last looked at.
+        let in_use = registry.devices().any(|device| is_forgotten(&device)).then(|| in_use(&processes));
+        let in_use = in_use.unwrap_or_default();
+        let devices =
+            registry.devices().filter(|device| !is_forgotten(device) || in_use.contains(&device.index()));
+        let devices = devices.map(|device| device_snapshot(device, &sums, &users, time)).collect();
         let containers = containers.finish();
         let exemplars = registry.exemplars.load_full();
         let suspicions = registry.suspicions.load_full();
@@ -200,6 +206,11 @@ impl Snapshot {
         let kubelet = registry.kubelet.snapshot();
         Snapshot { time, started_ns, devices, processes, containers, events, exemplars, kubelet, suspicions }
     }
+}
+
+/// The devices that processes use or have used which are still shown.
+fn in_use(processes: &[ProcessSnapshot]) -> BTreeSet<u16> {
+    processes.iter().flat_map(|process| &process.memory).map(|place| place.device).collect()
 }
 
 impl ProcessMemory {

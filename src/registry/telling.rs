@@ -322,6 +322,15 @@ impl Telling {
             || self.omitted.iter().any(|count| *count > 0)
     }
 
+    /// Forgets what there is to hand over, but for what was left out already. Gives the number of spans.
+    pub(super) fn hush(&mut self) -> u64 {
+        let spans = self.releases.len() + self.allocated.len() + self.released.len();
+        self.releases.clear();
+        self.allocated.clear();
+        self.released.clear();
+        spans as u64
+    }
+
     /// Gives back room that only a flood needs.
     pub(super) fn relax(&mut self) {
         self.releases.shrink_to(RELEASES_KEPT);

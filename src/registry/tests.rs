@@ -158,6 +158,43 @@ fn the_peak_inside_a_batch_is_not_lost() {
 }
 
 #[test]
+fn a_device_that_clients_alone_have_named_is_forgotten_when_nobody_uses_it() {
+    let registry = Registry::new(0);
+    let shown = |now_ns: u64| {
+        registry.review_devices(now_ns);
+        let snapshot = registry.snapshot(Time { monotonic_ns: now_ns, unix_ns: NOW.unix_ns });
+        assert_adds_up(&snapshot);
+        snapshot.devices.iter().map(|device| device.index).collect::<Vec<_>>()
+    };
+    registry.device(3).update_info(|info| info.is_vouched_for = true);
+    let liar = process(&registry, 1);
+    for device in 0..3 {
+        registry.batch(&liar, 1).allocate(device, MemoryType::Dram, 1, 100).expect("new");
+    }
+    assert_eq!(shown(DEVICE_LINGER_NS * 2), [0, 1, 2, 3], "as long as its process lives");
+    let mut now_ns = DEVICE_LINGER_NS * 3;
+    registry.end(&liar, now_ns);
+    assert_eq!(shown(now_ns).len(), 4, "and is shown");
+    registry.retire(now_ns, 0);
+    assert_eq!(shown(now_ns).len(), 4);
+    assert_eq!(shown(now_ns + DEVICE_LINGER_NS - 1).len(), 4);
+    now_ns += DEVICE_LINGER_NS;
+    assert_eq!(shown(now_ns), [3]);
+
+    // Whoever names it again finds what it has counted.
+    let another = process(&registry, 2);
+    registry.batch(&another, now_ns).allocate(1, MemoryType::Dram, 1, 7).expect("new");
+    let snapshot = registry.snapshot(Time { monotonic_ns: now_ns, unix_ns: NOW.unix_ns });
+    assert_eq!(snapshot.devices.iter().map(|device| device.index).collect::<Vec<_>>(), [1, 3]);
+    let dram = snapshot.devices[0].memory[0].reported.as_ref().expect("reported").counters;
+    assert_eq!((dram.allocations, dram.allocated_bytes, dram.buffers), (2, 107, 1));
+    assert_eq!(shown(now_ns), [1, 3]);
+    registry.end(&another, now_ns);
+    registry.retire(now_ns, 0);
+    assert_eq!(shown(now_ns + 1), [1, 3], "a new hour begins");
+}
+
+#[test]
 fn an_ended_process_is_reclaimed_shown_for_a_while_and_never_forgotten_in_the_sums() {
     let registry = Registry::new(0);
     let (first, second) = (process(&registry, 1), process(&registry, 2));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::sampler::{Listener, SAMPLE_INTERVAL_MS};
 use crate::analysis::{Detector, Sighting};
-use crate::registry::{Registry, Snapshot};
+use crate::registry::{Detail, Registry, Snapshot};
 
 /// How often, in samples: a million buffers are counted in some milliseconds.
 const LOOK_SAMPLES: u64 = 10_000 / SAMPLE_INTERVAL_MS;
@@ -14,6 +14,11 @@ pub fn listener(registry: Arc<Registry>) -> Listener {
     let mut detector = Detector::default();
     let mut samples = 0;
     Box::new(move |snapshot| {
+        if !registry.events().details().keeps(Detail::Leaks) {
+            // What it remembers of every process goes; the search begins anew when there is memory again.
+            detector = Detector::default();
+            return registry.suspect(Vec::new());
+        }
         samples += 1;
         if samples == LOOK_SAMPLES {
             samples = 0;

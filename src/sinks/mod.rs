@@ -2,6 +2,8 @@
 
 pub mod sampler;
 
+pub mod pressure;
+
 pub mod analyst;
 pub mod history;
 pub mod http;

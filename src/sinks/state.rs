@@ -34,6 +34,7 @@ struct Families {
     checkpoint_time: Gauge,
     failures: IntCounter,
     damaged: IntCounter,
+    recovery_duration: Gauge,
 }
 
 fn opts(name: &str) -> Opts {
@@ -63,10 +64,11 @@ impl Families {
             checkpoint_time: Gauge::with_opts(opts(daemon::STATE_CHECKPOINT_TIME))?,
             failures: IntCounter::with_opts(opts(daemon::STATE_FAILURES))?,
             damaged: IntCounter::with_opts(opts(daemon::STATE_DAMAGED))?,
+            recovery_duration: Gauge::with_opts(opts(daemon::STATE_RECOVERY_DURATION))?,
         })
     }
 
-    fn all(&self) -> [&dyn Collector; 7] {
+    fn all(&self) -> [&dyn Collector; 8] {
         [
             &self.is_on,
             &self.journal_bytes,
@@ -75,6 +77,7 @@ impl Families {
             &self.checkpoint_time,
             &self.failures,
             &self.damaged,
+            &self.recovery_duration,
         ]
     }
 
@@ -86,5 +89,6 @@ impl Families {
         self.checkpoint_time.set(figures.checkpoint_unix_seconds);
         self.failures.inc_by(figures.failures);
         self.damaged.inc_by(figures.damaged_files);
+        self.recovery_duration.set(figures.recovery_seconds);
     }
 }

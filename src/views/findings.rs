@@ -61,7 +61,7 @@ pub struct Fits {
     pub size_bytes: u64,
     /// The memory type that was asked about.
     pub memory_type: String,
-    /// Since when the peak is one, in seconds since the epoch.
+    /// Of which time the peak is, in seconds since the epoch: the last day where a history is kept, else since counting began.
     pub peak_since_timestamp_seconds: f64,
     /// Every device, by index.
     pub devices: Vec<DeviceFit>,

@@ -1,5 +1,6 @@
 //! The shapes of the JSON API, in base units, and how a snapshot becomes them. Absent means not known.
 
+pub mod daemon;
 pub mod history;
 
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,8 @@
 """A kubelet's two gRPC APIs on Unix sockets, made of gRPC's own server, which answers as it is told.
 
 The idea is that the daemon's tests decide which pods there are and how well the kubelet is. Its messages are encoded by protobuf's own
-library, from descriptors written down here with the numbers that Kubernetes' definitions have. It takes one JSON command per line on stdin
+library, from descriptors written down here with the numbers that Kubernetes' definitions have (src/ingest/kubelet/messages.rs names
+the releases that both were compared with). It takes one JSON command per line on stdin
 and answers each with one JSON line on stdout.
 
     {"op": "serve", "api": "pods", "socket": PATH}         begins to answer there; the other API is resources

@@ -3,7 +3,7 @@
 import { useEffect, useState } from "preact/hooks";
 
 import { ask } from "./api";
-import { bytes, parseSize } from "./format";
+import { bytes, duration, parseSize } from "./format";
 import { adjust, type Route } from "./route";
 import { MEMORY_TYPES, type DeviceFit, type Fits as Answer } from "./shapes";
 import { useStore } from "./store";
@@ -59,7 +59,9 @@ export function Fits(props: { route: Route }) {
         </label>
       </div>
       <p id="size-help" class={sizeBytes === null ? "problem" : "note"}>
-        {sizeBytes === null ? "A size is a number and a unit, such as 512 MiB or 6GiB." : "A buffer is spread over all banks and takes the same of each."}
+        {sizeBytes === null
+          ? "A size is a number and a unit, such as 512 MiB or 6GiB."
+          : `A buffer is spread over all banks and takes the same of each.${answer ? ` The peak is that of the last ${duration(answer.timestamp_seconds - answer.peak_since_timestamp_seconds)}.` : ""}`}
       </p>
       {problem && <p class="problem">{problem}</p>}
       <Table caption="Devices" columns={COLUMNS} rows={sizeBytes === null ? [] : (answer?.devices ?? [])} identity={(fit) => String(fit.device)} empty="No device is known." />

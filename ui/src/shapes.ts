@@ -140,6 +140,9 @@ export interface DeviceFit {
 }
 
 export interface Fits {
+  timestamp_seconds: number;
+  /** Of which time on the peak is. */
+  peak_since_timestamp_seconds: number;
   size_bytes: number;
   memory_type: string;
   devices: DeviceFit[];

@@ -12,6 +12,8 @@ use crate::lanes::Lanes;
 pub(crate) const TURN_RECORDS: u64 = 4096;
 /// Frames that may wait for the socket: more than a kernel's buffer, so that it never runs dry; beyond that the rings have to hold.
 const OUT_BYTES_MAX: usize = 1 << 20;
+/// So many of these bytes are of what was held before, while that is told: the rest is for what is reported meanwhile.
+const REPLAY_BYTES: usize = OUT_BYTES_MAX / 4;
 
 /// The list, and where it stands in the rings.
 pub(crate) struct Books {
@@ -87,16 +89,36 @@ impl Books {
     /// Adds a frame to what is to be sent.
     pub(crate) fn send(&mut self, header: &Header) {
         if let Some(out) = &mut self.out {
-            out.extend_from_slice(&encode_request(header, Layout::Bytes144));
+            add(out, header);
         }
     }
 
-    /// Adds a frame for everything that is held.
+    /// Begins to tell the server everything that is held.
     pub(crate) fn replay(&mut self) {
         let Books { holdings, out: Some(out), .. } = self else { return };
-        for header in holdings.replay() {
-            out.extend_from_slice(&encode_request(&header, Layout::Bytes144));
+        holdings.begin_replay().for_each(|header| add(out, &header));
+        self.replay_more();
+    }
+
+    /// Tells more of it, where the socket has taken what was told.
+    pub(crate) fn replay_more(&mut self) {
+        let Books { holdings, out: Some(out), .. } = self else { return };
+        while out.len() < REPLAY_BYTES
+            && let Some(buffer) = holdings.replay_next()
+        {
+            buffer.for_each(|header| add(out, &header));
         }
+    }
+
+    /// Whether all that was held or has been reported has been taken by the socket.
+    pub(crate) fn is_told(&self) -> bool {
+        !self.holdings.is_replaying() && self.out.as_ref().is_none_or(Vec::is_empty)
+    }
+
+    /// Nobody is there any more to send to.
+    pub(crate) fn fall_silent(&mut self) {
+        self.out = None;
+        self.holdings.end_replay();
     }
 
     /// A ring that makes no sense can only be one that the server has written over: it is left as it is.
@@ -116,10 +138,14 @@ impl Books {
 fn enter(record: &ttmem_wire::Record, holdings: &mut Holdings, out: Option<&mut Vec<u8>>) {
     // It was written by this library.
     let Ok(header) = record.header() else { return };
-    holdings.apply(&header);
-    if let Some(out) = out {
-        out.extend_from_slice(&encode_request(&header, Layout::Bytes144));
+    if let Some(out) = out.filter(|_| !holdings.withholds(&header)) {
+        add(out, &header);
     }
+    holdings.apply(&header);
+}
+
+fn add(out: &mut Vec<u8>, header: &Header) {
+    out.extend_from_slice(&encode_request(header, Layout::Bytes144));
 }
 
 fn consumers(lanes: &Lanes) -> Vec<Consumer> {

@@ -5,6 +5,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use ttmem_wire::{BUFFER_BYTES_MAX, BufferType, BufferTypes, FREED_BY_CLOSE, Header, Kind};
 
+mod replay;
+
 /// The kind of memory that a [`Statistic`] is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum MemoryType {
@@ -90,6 +92,8 @@ struct Buffer {
     /// As the wire has it.
     buffer_type: u8,
     references: u32,
+    /// Whether the server has heard of it, while it is being told what is held.
+    is_told: bool,
 }
 
 /// Multiplies and folds: ids come from this process itself, so nobody chooses them to collide.
@@ -129,6 +133,8 @@ pub(crate) struct Holdings {
     trace: Option<Header>,
     /// What has been said of devices and of this client, as it was said: the last word of each.
     said: Vec<Header>,
+    /// Buffers that are still to be told, perhaps with some that are no more.
+    untold: Vec<(i32, u64)>,
 }
 
 impl Holdings {
@@ -150,25 +156,6 @@ impl Holdings {
     /// What a server is to be told first: whose trace this process belongs to.
     pub(crate) fn trace(&self) -> Option<Header> {
         self.trace
-    }
-
-    /// The reports from which a server learns all of it.
-    pub(crate) fn replay(&self) -> impl Iterator<Item = Header> {
-        let buffers = self.buffers.iter().flat_map(|(&(device_id, buffer_id), buffer)| {
-            let Buffer { size_bytes, buffer_type, references } = *buffer;
-            let header =
-                Header { device_id, buffer_id, size_bytes, buffer_type, ..Header::request(Kind::Alloc) };
-            std::iter::repeat_n(header, references as usize)
-        });
-        let by_size = self.by_size.iter().flat_map(|(&(device_id, kind, buffer_type), &(bytes, blocks))| {
-            let kind = if kind == Kind::CbAlloc as u8 { Kind::CbAlloc } else { Kind::KernelLoad };
-            // Which sizes they had is forgotten; how many they are and how much together is not.
-            (0..blocks).map(move |block| {
-                let size_bytes = bytes / blocks + if block == 0 { bytes % blocks } else { 0 };
-                Header { device_id, buffer_type, size_bytes, ..Header::request(kind) }
-            })
-        });
-        self.said.iter().copied().chain(buffers).chain(by_size)
     }
 
     /// The reports with which everything on a device goes when it is closed.
@@ -200,12 +187,13 @@ impl Holdings {
         if !is_believable(size_bytes) {
             return;
         }
-        let buffer = Buffer { size_bytes, buffer_type, references: 1 };
+        let mut buffer = Buffer { size_bytes, buffer_type, references: 1, is_told: true };
         if let Some(known) = self.buffers.get_mut(&(device_id, buffer_id)) {
             if (known.size_bytes, known.buffer_type) == (size_bytes, buffer_type) {
                 known.references += 1;
                 return;
             }
+            buffer.is_told = known.is_told;
             let old = std::mem::replace(known, buffer);
             self.shrink(device_id, old);
         } else {
@@ -331,7 +319,7 @@ const _: () = assert!(MemoryType::ALL.len() == BufferType::ALL.len() + 2);
 mod tests {
     use super::*;
 
-    fn buffer(kind: Kind, buffer_id: u64, size_bytes: u64, buffer_type: u8) -> Header {
+    pub(super) fn buffer(kind: Kind, buffer_id: u64, size_bytes: u64, buffer_type: u8) -> Header {
         Header { device_id: 1, buffer_id, size_bytes, buffer_type, ..Header::request(kind) }
     }
 
@@ -342,17 +330,34 @@ mod tests {
         assert_eq!(found, expected, "{memory_type:?}");
     }
 
+    /// Every report from which a server learns what is held.
+    fn replay(holdings: &mut Holdings) -> Vec<Header> {
+        let mut told: Vec<Header> = holdings.begin_replay().collect();
+        while let Some(next) = holdings.replay_next() {
+            told.extend(next);
+        }
+        told
+    }
+
+    /// What is held now: each buffer, and what sizes alone tell.
+    pub(super) fn everything(holdings: &Holdings) -> impl PartialEq + std::fmt::Debug + use<> {
+        let buffers = holdings.buffers.iter();
+        let mut buffers: Vec<_> = buffers
+            .map(|(key, buffer)| (*key, buffer.size_bytes, buffer.buffer_type, buffer.references))
+            .collect();
+        buffers.sort_unstable();
+        let rows = holdings.statistics().into_iter().filter(|row| row.buffers > 0);
+        let rows = rows.map(|row| (row.device, row.memory_type, row.allocated_bytes, row.buffers));
+        (buffers, rows.collect::<Vec<_>>(), holdings.by_size.clone())
+    }
+
     /// Whoever hears the replay holds the same, and would replay the same.
-    fn check_replay(holdings: &Holdings) {
+    fn check_replay(holdings: &mut Holdings) {
         let mut other = Holdings::default();
-        holdings.replay().for_each(|header| other.apply(&header));
-        let held = |holdings: &Holdings| {
-            let rows = holdings.statistics().into_iter();
-            let rows = rows.map(|row| (row.device, row.memory_type, row.allocated_bytes, row.buffers));
-            rows.filter(|row| row.3 > 0).collect::<Vec<_>>()
-        };
-        assert_eq!(held(&other), held(holdings));
-        assert_eq!(other.replay().count(), holdings.replay().count());
+        let told = replay(holdings);
+        told.iter().for_each(|header| other.apply(header));
+        assert_eq!(everything(&other), everything(holdings));
+        assert_eq!(replay(&mut other).len(), told.len());
     }
 
     #[test]
@@ -363,8 +368,8 @@ mod tests {
         }
         holdings.apply(&buffer(Kind::Alloc, 8, 300, 0));
         check(&holdings, MemoryType::Dram, (400, 400, 2, 300));
-        assert_eq!(holdings.replay().count(), 4);
-        check_replay(&holdings);
+        assert_eq!(replay(&mut holdings).len(), 4);
+        check_replay(&mut holdings);
         for rest in [400, 400, 300, 300] {
             holdings.apply(&buffer(Kind::Free, 7, 0, 0));
             check(&holdings, MemoryType::Dram, (rest, 400, if rest == 400 { 2 } else { 1 }, 300));
@@ -378,7 +383,7 @@ mod tests {
         holdings.apply(&buffer(Kind::Alloc, 7, 50, 1));
         check(&holdings, MemoryType::Dram, (0, 100, 0, 100));
         check(&holdings, MemoryType::L1, (50, 50, 1, 50));
-        check_replay(&holdings);
+        check_replay(&mut holdings);
     }
 
     #[test]
@@ -391,7 +396,7 @@ mod tests {
         holdings.apply(&buffer(Kind::CbFree, 0, 20, 0));
         check(&holdings, MemoryType::CircularBuffer, (41, 61, 2, 31));
         check(&holdings, MemoryType::Kernel, (61, 61, 3, 31));
-        check_replay(&holdings);
+        check_replay(&mut holdings);
         holdings.apply(&buffer(Kind::KernelUnload, 0, 61, 1));
         check(&holdings, MemoryType::Kernel, (61, 61, 3, 31));
         holdings.apply(&buffer(Kind::KernelUnload, 0, 61, 2));
@@ -438,7 +443,8 @@ mod tests {
             holdings.apply(&buffer(Kind::Capacity, 3, size_bytes, buffer_type));
         }
         holdings.apply(&buffer(Kind::Note, 0, 0, 1));
-        let told: Vec<_> = holdings.replay().map(|header| (header.kind, header.size_bytes)).collect();
+        let told = replay(&mut holdings).into_iter();
+        let told: Vec<_> = told.map(|header| (header.kind, header.size_bytes)).collect();
         assert_eq!(told, [(Kind::Capacity, 300), (Kind::Capacity, 200), (Kind::Note, 0)]);
         assert_eq!(holdings.statistics(), [], "nothing is held");
     }
@@ -450,6 +456,6 @@ mod tests {
             holdings.apply(&buffer(Kind::Alloc, 1, size_bytes, buffer_type));
         }
         holdings.apply(&buffer(Kind::CbAlloc, 1, u64::MAX, 0));
-        assert_eq!((holdings.statistics(), holdings.replay().count()), (Vec::new(), 0));
+        assert_eq!((holdings.statistics(), replay(&mut holdings)), (Vec::new(), Vec::new()));
     }
 }

@@ -137,7 +137,7 @@ impl<'a> Pump<'a> {
             return;
         }
         let mut books = self.shared.books();
-        if books.catch_up() {
+        if !books.holdings.is_replaying() && books.catch_up() {
             books.send(&Header::request(Kind::Query));
             drop(books);
             self.flush_asked = Some(wanted);
@@ -270,7 +270,7 @@ impl<'a> Pump<'a> {
         let Some(Link { stage: stage @ Stage::Frames { .. }, .. }) = &mut self.link else { return };
         let Stage::Frames { offer } = stage else { return };
         let mut books = self.shared.books();
-        if books.out.as_ref().is_some_and(|out| !out.is_empty()) {
+        if !books.is_told() {
             return;
         }
         let Some(lanes) = offer.take() else { return };
@@ -290,6 +290,7 @@ impl<'a> Pump<'a> {
             let sent = link.connection.send(out)?;
             out.drain(..sent);
         }
+        books.replay_more();
         Ok(())
     }
 
@@ -307,7 +308,7 @@ impl<'a> Pump<'a> {
         let Some(link) = self.link.take() else { return };
         self.next_attempt = Instant::now() + RECONNECT_INTERVAL;
         let mut books = self.shared.books();
-        books.out = None;
+        books.fall_silent();
         if matches!(link.stage, Stage::Rings) {
             let lanes = Arc::new(Lanes::own(self.shared.geometry(), Arc::clone(self.shared.waker())));
             self.shared.board().replace(Arc::clone(&lanes), std::thread::yield_now);

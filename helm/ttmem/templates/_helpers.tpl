@@ -118,6 +118,13 @@ annotations:
 {{- toYaml ($own | ternary $settings (mergeOverwrite $handler (deepCopy $settings))) }}
 {{- end }}
 
+{{- /* Whether there is a directory for the state that the daemon can write to. */}}
+{{- define "ttmem.keepsState" -}}
+{{- with .Values.state }}
+{{- and .enabled (or (ne .volume "") (eq $.Values.runAs.mode "root") (eq .hostPathType "Directory")) }}
+{{- end }}
+{{- end }}
+
 {{- /* What cannot be right, told before anything is made. */}}
 {{- define "ttmem.check" -}}
 {{- $values := .Values }}
@@ -132,6 +139,14 @@ annotations:
 {{- end }}
 {{- if and (or $values.webConfig.tls $values.webConfig.auth) (not $values.webConfig.existingSecret) }}
 {{- fail "webConfig.tls and webConfig.auth say what the web configuration does: name its secret in webConfig.existingSecret." }}
+{{- end }}
+{{- $volumes := list }}
+{{- range $values.extraVolumes }}{{ $volumes = append $volumes .name }}{{ end }}
+{{- if and $values.state.volume (not (has $values.state.volume $volumes)) }}
+{{- fail (printf "state.volume: extraVolumes has no volume %s; add it there, or leave state.volume empty for a directory of the node." $values.state.volume) }}
+{{- end }}
+{{- if and (get $values.config "process_environment") (ne $values.runAs.mode "root") }}
+{{- fail "config.process_environment reads other users' environments, which takes a capability that only root can be given: set runAs.mode to root." }}
 {{- end }}
 {{- end }}
 

@@ -142,6 +142,7 @@ impl Session {
                 Ok(0)
             } else {
                 let copied = rings.copy();
+                session.allowance.spend(rings.copied().len() as u64);
                 session.write_down(&copied);
                 copied
             };

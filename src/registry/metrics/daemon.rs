@@ -50,6 +50,8 @@ pub const STATE_CHECKPOINT_TIME: &str = "ttmem_state_checkpoint_timestamp_second
 pub const STATE_FAILURES: &str = "ttmem_state_checkpoint_failures_total";
 /// What could not be believed.
 pub const STATE_DAMAGED: &str = "ttmem_state_damaged_files_total";
+/// How long the start took that went on from them.
+pub const STATE_RECOVERY_DURATION: &str = "ttmem_state_recovery_duration_seconds";
 
 /// Their rows, in the order of the exposition.
 pub(super) const METRICS: &[Metric] = &[
@@ -257,6 +259,15 @@ pub(super) const METRICS: &[Metric] = &[
         unit: "{file}",
         labels: &[],
         help: "Files of the state directory that could not be believed at the start, whole or in part; absent without one.",
+        opentelemetry: None,
+        samples: Samples::Daemon,
+    },
+    Metric {
+        name: STATE_RECOVERY_DURATION,
+        kind: Kind::Gauge,
+        unit: "s",
+        labels: &[],
+        help: "Time that this daemon took to go on where the one before it ended, 0 if it began with nothing; absent without a state_dir.",
         opentelemetry: None,
         samples: Samples::Daemon,
     },

@@ -199,16 +199,7 @@ impl OpenArchive {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
         let mut from_ms = grid.start_ms;
         for tier in Tier::ALL.into_iter().rev().skip_while(|other| *other != tier) {
-            let sql = format!(
-                "SELECT span.unix_ms, span.covered_ms, sample.id & {mask}, {columns}
-                 FROM spans_{tier} AS span CROSS JOIN samples_{tier} AS sample
-                 ON sample.id BETWEEN (span.seq << {SERIES_BITS}) + ?3 AND (span.seq << {SERIES_BITS}) + ?4
-                 WHERE span.unix_ms >= ?1 AND span.unix_ms < ?2",
-                mask = (1i64 << SERIES_BITS) - 1,
-                columns = measure.columns(),
-                tier = tier.name(),
-            );
-            let mut statement = self.connection.prepare_cached(&sql)?;
+            let mut statement = self.connection.prepare_cached(&sql_of_run(tier, measure))?;
             let mut rows =
                 statement.query(params![integer(from_ms), integer(grid.end_ms()), first.id, last.id])?;
             while let Some(row) = rows.next()? {
@@ -262,6 +253,19 @@ impl OpenArchive {
         let next_cursor = events.last().filter(|_| has_more).map(|event| event.id.to_string());
         Ok(Events { events, next_cursor })
     }
+}
+
+/// Reads a run of series in a time: the spans by their index of time, and of each span the rows of those series alone.
+pub(super) fn sql_of_run(tier: Tier, measure: Measure) -> String {
+    format!(
+        "SELECT span.unix_ms, span.covered_ms, sample.id & {mask}, {columns}
+         FROM spans_{tier} AS span CROSS JOIN samples_{tier} AS sample
+         ON sample.id BETWEEN (span.seq << {SERIES_BITS}) + ?3 AND (span.seq << {SERIES_BITS}) + ?4
+         WHERE span.unix_ms >= ?1 AND span.unix_ms < ?2",
+        mask = (1i64 << SERIES_BITS) - 1,
+        columns = measure.columns(),
+        tier = tier.name(),
+    )
 }
 
 fn describe(row: &Row<'_>) -> Result<Described, rusqlite::Error> {

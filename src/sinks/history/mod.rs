@@ -7,6 +7,7 @@ mod account;
 mod archive;
 mod events;
 mod grid;
+mod highest;
 mod measure;
 mod points;
 mod request;
@@ -31,6 +32,7 @@ use super::sampler::Listener;
 use crate::config::HistoryConfig;
 use crate::registry::Registry;
 pub use archive::{Archive, ArchiveError, OpenArchive};
+pub use highest::{HighestUsage, start_of_day_ms};
 pub use request::{EventRequest, RangeRequest};
 
 use account::{Account, Miss, OwnMetrics};

@@ -13,7 +13,8 @@ const STEPS_DEFAULT: u64 = 500;
 /// The time that is shown when no start is said.
 const TIME_DEFAULT_MS: u64 = 3_600_000;
 const SERIES_DEFAULT: usize = 100;
-const SERIES_MAX: usize = 1000;
+/// Series in a page, at most.
+pub(super) const SERIES_MAX: usize = 1000;
 /// Points in one answer, at most: about four megabytes of JSON. Where series have many, fewer are in a page.
 const POINTS_MAX: usize = 100_000;
 const EVENTS_DEFAULT: usize = 100;

@@ -1,8 +1,9 @@
 //! The database, as the one thread sees it that writes to it.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -117,9 +118,11 @@ impl Store {
     /// Opens the database in a directory, and makes both if they are not there.
     pub(super) fn open(directory: &Path, boot: &str) -> Result<Store, StoreError> {
         make_private(directory)?;
-        let lock = File::create(directory.join(LOCK_NAME))?;
+        let lock = open_private(&directory.join(LOCK_NAME))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| StoreError::InUse)?;
         let path = directory.join(FILE_NAME);
+        // Before SQLite makes it for everybody to read; what it puts beside it gets the same mode.
+        open_private(&path)?;
         let mut connection = Connection::open(&path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         // Before anything is changed: a newer program's file stays as it is.
@@ -414,8 +417,12 @@ pub(super) fn set_aside(directory: &Path, unix_seconds: u64) -> io::Result<PathB
 
 /// A directory for the daemon's user alone; one that is there is left as it is.
 fn make_private(directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// A file for the daemon's user alone, as the directory may be anybody's to look into; what is in it stays.
+fn open_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::archive::{Archive, OpenArchive};
+use super::archive::{Archive, OpenArchive, sql_of_run};
 use super::events::Unwritten;
+use super::measure::Measure;
 use super::request::RangeRequest;
 use super::retention::Retention;
 use super::rollup::{Rollup, Span};
@@ -123,6 +124,37 @@ fn a_peak_is_in_every_tier_and_a_gap_stays_one() {
 }
 
 #[test]
+fn the_highest_of_a_day_is_of_that_day() {
+    const HOUR: u64 = 3_600_000;
+    let directory = Directory::new("highest");
+    let (mut store, mut rollup) = (directory.store(), Rollup::default());
+    // The most that was held for long was in use in hour 1; what was held for a moment in hour 20 is the most of the last day.
+    for hour in 0..=30u64 {
+        let (usage_bytes, peak_bytes) = match hour {
+            0 => (2_000, 2_000),
+            1 => (9_000, 9_000),
+            20 => (3_000, 10_000),
+            _ => (2_000, if hour < 20 { 9_000 } else { 10_000 }),
+        };
+        let at_ms = hour * HOUR + 500;
+        write(&mut store, rollup.take(&sample(at_ms, START_MS + at_ms, usage_bytes, peak_bytes, 0)));
+    }
+    write(&mut store, rollup.finish());
+    store.write_series_times().expect("a disk that works");
+    let archive = directory.archive();
+    let highest = |device, hours| {
+        let found = archive.highest_usage(MemoryType::Dram, device, START_MS + hours * HOUR + 1_000);
+        let found = found.expect("a database that can be read");
+        let since_hours = found.since_unix_seconds.map(|since| (since - START_MS as f64 / 1000.0) / 3600.0);
+        (since_hours, found.bytes_by_device.into_iter().collect::<Vec<_>>())
+    };
+    assert_eq!(highest(None, 30), (Some(6.0), vec![(0, 10_000)]));
+    assert_eq!(highest(Some(0), 19), (Some(1.0), vec![(0, 9_000)]));
+    assert_eq!(highest(Some(1), 30), (None, vec![]));
+    assert_eq!(highest(None, 70), (None, vec![]));
+}
+
+#[test]
 fn a_clock_that_is_set_back_loses_nothing() {
     let directory = Directory::new("clock");
     let (mut store, mut rollup) = (directory.store(), Rollup::default());
@@ -216,6 +248,24 @@ fn series_are_paged() {
     let series: i64 =
         store.connection.query_row("SELECT count(*) FROM series", [], |row| row.get(0)).expect("a count");
     assert_eq!(series, 26);
+}
+
+#[test]
+fn a_question_reads_no_more_rows_than_it_is_about() {
+    let directory = Directory::new("plan");
+    let store = directory.store();
+    for tier in Tier::ALL {
+        for measure in Measure::ALL {
+            let sql = format!("EXPLAIN QUERY PLAN {}", sql_of_run(tier, measure));
+            let mut statement = store.connection.prepare(&sql).expect("a statement that is right");
+            let steps = statement.query_map([0; 4], |row| row.get::<_, String>(3)).expect("a plan");
+            let steps: Vec<String> = steps.map(|step| step.expect("a step")).collect();
+            let [spans, samples] = &steps[..] else { panic!("{steps:?}") };
+            let by_time = format!("SEARCH span USING COVERING INDEX spans_{}_by_time", tier.name());
+            assert!(spans.starts_with(&by_time), "{spans}");
+            assert!(samples.starts_with("SEARCH sample USING INTEGER PRIMARY KEY"), "{samples}");
+        }
+    }
 }
 
 /// A host with eight devices and twenty processes for a week: how large that is, and how long it takes to read.

@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::proto::{Metric, MetricFamily, MetricType};
 use prometheus::{Gauge, GaugeVec, Opts, Registry};
 
 use crate::registry::metrics::{Kind, Value, daemon, metric};
@@ -100,6 +100,19 @@ impl DaemonMetrics {
     /// A scrape took so long.
     pub(super) fn scraped(&self, seconds: f64) {
         self.scrape_duration_seconds.set(seconds);
+    }
+
+    /// The sum of the samples that one of some families has, by its name; `None` where it has none.
+    pub(super) fn values(&self) -> impl Fn(&str) -> Option<f64> {
+        let families = self.registry.gather();
+        move |name| {
+            let family = families.iter().find(|family| family.name() == name)?;
+            let is_counter = family.get_field_type() == MetricType::COUNTER;
+            let value = |metric: &Metric| {
+                if is_counter { metric.get_counter().get_value() } else { metric.get_gauge().get_value() }
+            };
+            Some(family.get_metric().iter().map(value).sum())
+        }
     }
 
     /// Their values now, those that are wanted.

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use hyper::Response;
 use rusqlite::InterruptHandle;
-use serde::Serialize;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::problem::Problem;
 use super::routes::{now, to_json};
 use super::{Body, Sources};
-use crate::sinks::history::{Archive, ArchiveError, EventRequest, OpenArchive, RangeRequest};
+use crate::registry::MemoryType;
+use crate::sinks::history::{Archive, ArchiveError, EventRequest, HighestUsage, OpenArchive, RangeRequest};
 
 /// Requests that read the history at once: each has a connection, and holds its answer in memory.
 const READERS_MAX: usize = 4;
@@ -32,12 +32,24 @@ impl Past {
 
 pub(super) async fn range(sources: &Sources, query: Option<&str>) -> Result<Response<Body>, Problem> {
     let request = RangeRequest::parse(query, now().unix_ns / 1_000_000)?;
-    read(&sources.past, move |archive| archive.range(&request)).await
+    read(&sources.past, move |archive| archive.range(&request)).await.map(|range| to_json(&range))
 }
 
 pub(super) async fn events(sources: &Sources, query: Option<&str>) -> Result<Response<Body>, Problem> {
     let request = EventRequest::parse(query)?;
-    read(&sources.past, move |archive| archive.events(&request)).await
+    read(&sources.past, move |archive| archive.events(&request)).await.map(|events| to_json(&events))
+}
+
+/// What was in use during the last day, as far as a history is kept and can be read.
+pub(super) async fn highest_usage(
+    sources: &Sources,
+    memory_type: MemoryType,
+    device: Option<u16>,
+    now_ms: u64,
+) -> HighestUsage {
+    let past = &sources.past;
+    let highest = read(past, move |archive| archive.highest_usage(memory_type, device, now_ms)).await;
+    highest.unwrap_or_default()
 }
 
 /// A request that is being answered; let go of, it is answered no further.
@@ -49,10 +61,10 @@ impl Drop for Reading {
     }
 }
 
-async fn read<T: Serialize + Send + 'static>(
+async fn read<T: Send + 'static>(
     past: &Past,
     ask: impl FnOnce(&OpenArchive) -> Result<T, ArchiveError> + Send + 'static,
-) -> Result<Response<Body>, Problem> {
+) -> Result<T, Problem> {
     let Some(archive) = past.archive.clone() else {
         return Err(Problem::absent(
             "no history is kept; start the daemon with --state-dir (state_dir in its file, TTMEM_STATE_DIR)"
@@ -81,7 +93,7 @@ async fn read<T: Serialize + Send + 'static>(
         }
     };
     match answered {
-        Ok(Ok(value)) => Ok(to_json(&value)),
+        Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Problem::unavailable(error.to_string())),
         // Only the runtime's own end leaves a request without an answer.
         Err(_) => Err(Problem::unavailable("the daemon stops".to_owned())),

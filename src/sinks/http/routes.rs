@@ -6,7 +6,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
 use serde::Serialize;
 
-use super::parameters::{BufferRequest, FitRequest, ProcessRequest, refuse_any};
+use super::parameters::{BufferRequest, ProcessRequest, refuse_any};
 use super::problem::Problem;
 use super::{Body, Sources, fits, live, page, past, scrape};
 use crate::clock;
@@ -36,12 +36,11 @@ pub(super) async fn answer<B>(sources: &Arc<Sources>, request: &Request<B>) -> R
         "/api/v1/buffers" => {
             BufferRequest::parse(query).map(|request| buffers(sources, &request)).map_err(Problem::from)
         }
+        "/api/v1/daemon" => refuse_any(query).map(|()| to_json(&daemon(sources))),
         "/api/v1/leaks" => {
             refuse_any(query).map(|()| to_json(&findings::Leaks::of(&sources.registry.snapshot(now()))))
         }
-        "/api/v1/fits" => FitRequest::parse(query)
-            .map(|request| to_json(&fits::answer(&sources.registry.snapshot(now()), &request)))
-            .map_err(Problem::from),
+        "/api/v1/fits" => fits::answer(sources, query).await,
         "/api/v1/range" => past::range(sources, query).await,
         "/api/v1/events" => past::events(sources, query).await,
         "/api/v1/live" => refuse_any(query).and_then(|()| live::answer(sources, request.method())),
@@ -56,6 +55,12 @@ fn processes(sources: &Sources, request: &ProcessRequest) -> Response<Body> {
         request.pid.is_none_or(|pid| pid == process.process.pid())
             && request.device.is_none_or(|device| process.memory.iter().any(|memory| memory.device == device))
     }))
+}
+
+fn daemon(sources: &Sources) -> json::daemon::Daemon {
+    let timestamp_seconds = now().unix_ns as f64 / 1e9;
+    let (pid, version) = (std::process::id(), env!("CARGO_PKG_VERSION"));
+    json::daemon::Daemon::of(timestamp_seconds, pid, version, sources.metrics.values())
 }
 
 fn buffers(sources: &Sources, request: &BufferRequest) -> Response<Body> {

@@ -25,7 +25,8 @@ COPIES = [("alerts", "*.rules.yml", "rules"), ("dashboards", "*.json", "dashboar
 
 # Settings of the daemon that the chart sets from values of its own.
 CHART_SETS = {
-    "socket", "listen", "shm_dir", "container_log_dir", "kubelet_pods_socket", "kubelet_resources_socket", "web_config",
+    "socket", "listen", "shm_dir", "container_log_dir", "kubelet_pods_socket", "kubelet_resources_socket", "state_dir",
+    "web_config",
 }
 
 NAME = {"type": "string", "pattern": "^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$", "maxLength": 53}
@@ -62,7 +63,8 @@ TYPES = {
     "image.digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
     "image.pullPolicy": one_of("Always", "IfNotPresent", "Never"),
     "imagePullSecrets": many(core("LocalObjectReference")),
-    "hostPath": PATH, "socket.hostPathType": one_of("DirectoryOrCreate", "Directory"),
+    "hostPath": PATH, "hostPathType": one_of("DirectoryOrCreate", "Directory"),
+    "state.volume": {"type": "string", "pattern": "^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$", "maxLength": 63},
     "socket.name": {"type": "string", "pattern": "^[^/]+$", "maxLength": 94},
     "runAs.mode": one_of("root", "nonRoot"),
     "runAs.user": {"type": "integer", "minimum": 1}, "runAs.group": {"type": "integer", "minimum": 1},

@@ -8,6 +8,8 @@
 //   {"op": "axe"}                      "value" lists what axe-core finds against the page as it is
 //   {"op": "report"}                   what went on since it was opened: "foreign" requests, "errors", and for how many seconds the
 //                                      page's thread had the processor
+//   {"op": "trace"}                    from now on, every task of the page's thread is noted
+//   {"op": "longest_task"}             "value" is for how many seconds the longest of those has had the processor; ends the trace
 //   {"op": "screenshot", "path": ...}
 //
 // An answer has "ok": true, or "ok": false and "error". It is started with the folder in which its packages are.
@@ -80,6 +82,15 @@ const OPERATIONS = {
   report: async () => {
     const { metrics } = await protocol.send("Performance.getMetrics");
     return { ...seen, busy_seconds: metrics.find(({ name }) => name === "TaskDuration").value };
+  },
+  trace: () => browser.startTracing(page, { categories: ["toplevel", "__metadata"] }),
+  longest_task: async () => {
+    const { traceEvents } = JSON.parse((await browser.stopTracing()).toString());
+    const threads = traceEvents.filter(({ name, args }) => name === "thread_name" && args.name === "CrRendererMain");
+    const isOfAPage = ({ pid, tid }) => threads.some((thread) => thread.pid === pid && thread.tid === tid);
+    const tasks = traceEvents.filter((event) => event.tdur !== undefined && isOfAPage(event));
+    if (tasks.length === 0) throw new Error("there is no task in the trace");
+    return Math.max(...tasks.map(({ tdur }) => tdur)) / 1e6;
   },
   screenshot: ({ path }) => page.screenshot({ path }),
 };
