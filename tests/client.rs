@@ -24,6 +24,9 @@ fn a_reporter_answers() {
     reporter::serve_if_asked();
 }
 
+/// Clients that come and go one after the other.
+const VISITS: u32 = 200;
+
 #[test]
 fn a_client_that_is_dropped_leaves_nothing_behind_whatever_the_daemon_does() {
     for options in ["records=64", "frames"] {
@@ -33,6 +36,12 @@ fn a_client_that_is_dropped_leaves_nothing_behind_whatever_the_daemon_does() {
         let visited = daemon
             .wait_for_metrics("the visitor's reports", |metrics| metrics.usage(5, "l1") == Some(1000.0));
         assert_eq!(lost(&visited), 0.0, "{options}");
+        // Whatever the client's thread is just doing when the client is dropped.
+        for _ in 0..VISITS {
+            assert_eq!(reporter.ask("visit 100"), "done");
+        }
+        let reports = 1000.0 + 100.0 * f64::from(VISITS);
+        daemon.wait_for_metrics("all visitors' reports", |metrics| metrics.events("alloc") == reports);
         daemon.freeze();
         assert_eq!(reporter.ask("visit 1000"), "done", "a daemon that stands still holds nobody up");
         daemon.thaw();

@@ -100,6 +100,8 @@ impl<'a> Pump<'a> {
     fn run(&mut self) {
         let mut closing = None;
         loop {
+            // In this order: whoever closes wants a flush before.
+            let is_closed = self.shared.is_closed();
             let flush_wanted = self.shared.flush_wanted.load(Acquire);
             self.shared.set_stuck(false);
             if self.shared.board().is_stalled.swap(false, AcqRel) && self.link.is_some() {
@@ -114,7 +116,7 @@ impl<'a> Pump<'a> {
                 self.disconnect();
             }
             self.flush(flush_wanted);
-            if self.shared.is_closed() {
+            if is_closed {
                 let since = *closing.get_or_insert_with(Instant::now);
                 let is_flushed = self.shared.flush_done.load(Acquire) >= flush_wanted;
                 if is_flushed || self.link.is_none() || since.elapsed() > CLOSE_TIMEOUT {
