@@ -65,6 +65,8 @@ const FAMILIES: &[(&str, &str, &[&str])] = &[
     ("ttmem_events_rejected_total", "counter", &["reason"]),
     ("ttmem_events_lost_total", "counter", &["reason"]),
     ("ttmem_client_connections", "gauge", &["layout", "transport"]),
+    ("ttmem_client_throttled_seconds_total", "counter", &["limit"]),
+    ("ttmem_detail_degraded", "gauge", &["detail"]),
     ("ttmem_series", "gauge", &["scope"]),
     ("ttmem_scrape_duration_seconds", "gauge", &[]),
     ("ttmem_config_last_reload_successful", "gauge", &[]),

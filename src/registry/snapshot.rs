@@ -191,13 +191,15 @@ impl Snapshot {
             }
             processes.push(ProcessSnapshot { process: Arc::clone(process), has_ended, memory });
         }
-        let is_forgotten = |device: &&Arc<Device>| device.is_forgotten(time.monotonic_ns);
+        let mut devices: Vec<_> = registry.devices().collect();
+        let is_forgotten = |device: &Device| device.is_forgotten(time.monotonic_ns);
         // Rarely is one, and then it may be in use again since it was last looked at.
-        let in_use = registry.devices().any(|device| is_forgotten(&device)).then(|| in_use(&processes));
-        let in_use = in_use.unwrap_or_default();
+        if devices.iter().any(|device| is_forgotten(device)) {
+            let in_use = in_use(&processes);
+            devices.retain(|device| !is_forgotten(device) || in_use.contains(&device.index()));
+        }
         let devices =
-            registry.devices().filter(|device| !is_forgotten(device) || in_use.contains(&device.index()));
-        let devices = devices.map(|device| device_snapshot(device, &sums, &users, time)).collect();
+            devices.into_iter().map(|device| device_snapshot(device, &sums, &users, time)).collect();
         let containers = containers.finish();
         let exemplars = registry.exemplars.load_full();
         let suspicions = registry.suspicions.load_full();
