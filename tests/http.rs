@@ -288,11 +288,11 @@ fn large_heads_are_refused_and_bodies_are_not_unpacked() {
     let daemon = Daemon::start(&[]);
     // As many as arrive in one piece: what is cut off in the middle may be answered by a reset.
     let head = format!("GET /-/ready HTTP/1.1\r\nHost: a\r\n{}\r\n", "A: b\r\n".repeat(200));
-    assert_eq!(support::request(daemon.http(), &head).status, 431);
+    assert_eq!(request(daemon.http(), &head).status, 431);
     // Were it unpacked, it would be said to be no gzip.
     let packed = "POST /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Encoding: gzip\r\n\
                   Content-Length: 4\r\n\r\nbomb";
-    assert_eq!(support::request(daemon.http(), packed).status, 405);
+    assert_eq!(request(daemon.http(), packed).status, 405);
     assert_eq!(daemon.get("/-/ready").status, 200);
 }
 
