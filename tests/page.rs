@@ -204,6 +204,32 @@ fn what_processes_call_themselves_stays_text() {
     browser.check_report();
 }
 
+/// A real suspicion takes half an hour to arise; what the API says of one is in its schema, and told to the page here.
+#[test]
+fn what_is_suspected_of_leaking_is_shown_with_its_evidence() {
+    let daemon = Daemon::start(&[]);
+    let leak = |pid: u32, score: f64| {
+        json!({ "pid": pid, "process": format!("server-{pid}"), "user": "ml", "device": 3, "memory_type": "dram",
+                "score": score, "suspected_timestamp_seconds": 1_794_999_000.0, "growth_bytes": 512 << 20, "growth_buffers": 512, "growth_seconds": 1800.0,
+                "bytes_per_second": 298_261.0, "full_in_seconds": 36_000.0,
+                "evidence": "grew in 7 of 7 windows of 4 minutes" })
+    };
+    let live = json!({ "timestamp_seconds": 1_795_000_000.0, "devices": [], "processes": [], "has_history": false,
+                       "leaks": [leak(11, 0.9), leak(12, 0.2)] });
+    let mut browser = Browser::start();
+    let open = json!({ "op": "open", "url": format!("{}#/leaks", http(&daemon, "/")), "live": live });
+    assert_eq!(browser.ask(&open), 200);
+    browser.wait_for_text("main", "server-11");
+    browser.wait_for_text("main", "grew in 7 of 7 windows");
+    browser.wait_for_text("main", "17.1 MiB a minute; the device is full in 10 h");
+    browser.wait_for_text("main", "server-12");
+    browser.wait_for_text("nav", "Leaks1");
+    assert_eq!(browser.ask(&json!({ "op": "axe" })), json!([]));
+    if let Some(path) = std::env::var_os("TTMEM_TEST_SCREENSHOT") {
+        browser.ask(&json!({ "op": "screenshot", "path": path.to_str().unwrap() }));
+    }
+}
+
 #[test]
 fn it_asks_for_the_password_and_works_with_it() {
     let (daemon, _certificates) = start(&format!("basic_auth_users:\n  alice: {HASH}\n"));

@@ -6,6 +6,8 @@ import type { Leak } from "./shapes";
 import { useStore } from "./store";
 
 export const SUSPECTED = 0.5;
+/** From here on the alert TtmemLeakLikely tells of it. */
+const LIKELY = 0.7;
 
 export function LeakList(props: { leaks: Leak[] }) {
   if (props.leaks.length === 0) return null;
@@ -22,7 +24,7 @@ export function LeakList(props: { leaks: Leak[] }) {
             </small>
           </h2>
           <p class="score">
-            <meter min={0} max={1} low={SUSPECTED} value={leak.score} aria-label="Score" /> {leak.score.toFixed(2)},{" "}
+            <meter min={0} max={1} low={SUSPECTED} high={LIKELY} optimum={0} value={leak.score} aria-label="Score" /> {leak.score.toFixed(2)},{" "}
             {leak.suspected_timestamp_seconds === undefined ? "watched" : `suspected since ${moment(leak.suspected_timestamp_seconds)}`}
           </p>
           <p>{leak.evidence}</p>

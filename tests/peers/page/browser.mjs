@@ -1,6 +1,7 @@
 // A browser that is driven by lines: each is a JSON command, and each is answered with one JSON line.
 //
-//   {"op": "open", "url": ...}         also "scheme": "light|dark", "width", "height", "user", "password"; a context of its own
+//   {"op": "open", "url": ...}         also "scheme": "light|dark", "width", "height", "user", "password"; a context of its own;
+//                                      "live": a state that the page gets in place of the daemon's
 //   {"op": "evaluate", "script": ...}  an expression in the page; "value" is what it gives
 //   {"op": "wait", "script": ...}      the same, again and again until it is true
 //   {"op": "click", "selector": ...}
@@ -36,7 +37,7 @@ let page;
 let seen;
 let protocol;
 
-async function open({ url, scheme = "light", width = 1280, height = 900, user, password }) {
+async function open({ url, scheme = "light", width = 1280, height = 900, user, password, live }) {
   await page?.context().close();
   const credentials = user ? { httpCredentials: { username: user, password } } : {};
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, ...credentials });
@@ -53,6 +54,10 @@ async function open({ url, scheme = "light", width = 1280, height = 900, user, p
   protocol = await context.newCDPSession(page);
   // The processor's time, not the clock's: the machine may be busy with something else.
   await protocol.send("Performance.enable", { timeDomain: "threadTicks" });
+  if (live) {
+    const body = `event: state\ndata: ${JSON.stringify(live)}\n\n`;
+    await page.route("**/api/v1/live", (route) => route.fulfill({ contentType: "text/event-stream", body }));
+  }
   const response = await page.goto(url);
   return response.status();
 }
