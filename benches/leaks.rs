@@ -102,17 +102,7 @@ impl Simulation {
     fn new(workload: Workload, seed: u64) -> Simulation {
         let registry = Registry::new(0);
         let identity = Identity { pid: 1, start_ticks: 1 };
-        let info = ProcessInfo {
-            name: workload.name().to_owned(),
-            uid: 0,
-            user: "root".to_owned(),
-            cgroup: None,
-            container: None,
-            ns_pid: None,
-            slurm: None,
-            start_time_seconds: None,
-            source: Source::Socket,
-        };
+        let info = ProcessInfo::new(workload.name(), 0, "root", Source::Socket);
         let process = registry.process(identity, 0, info);
         let random = Random { state: FixedState::with_seed(seed), count: 0 };
         let ends = BinaryHeap::new();

@@ -18,12 +18,13 @@ use tracing::{info, warn};
 use super::Context;
 use super::diary::Diary;
 use super::note::{Counted, Note};
+use super::now;
 use super::peer::open_pidfd;
 use super::processes::{Sighting, Tracked, has_ended};
 use super::procfs::{ProcessFacts, ticks_to_ns};
 use super::region::{REGION_BYTES_MAX, REGION_MEMORY_TYPES, Region, RegionProcess};
 use crate::clock;
-use crate::registry::{DEVICES_MAX, MemoryType, Source, Time};
+use crate::registry::{DEVICES_MAX, MemoryType, Source};
 
 /// How much earlier than its process's start a slot may have been written and still be believed: ticks are coarse, and clocks are
 /// nudged. A pid is not used again that fast.
@@ -245,12 +246,11 @@ impl Regions {
     }
 
     fn set(&self, (_, device, memory_type): &Place, figure: &Shown, bytes: Option<u64>) {
-        let (monotonic_ns, unix_ns) = clock::now();
-        let (time, process) = (Time { monotonic_ns, unix_ns }, figure.process.process());
+        let (time, process) = (now(), figure.process.process());
         let (identity, kind) = (process.identity(), *memory_type as u8);
         let _turn = self.diary.turn();
         self.diary.note(time, &Note::Region { identity, device: *device, memory_type: kind, bytes });
-        let mut batch = self.context.registry.batch(process, monotonic_ns);
+        let mut batch = self.context.registry.batch(process, time.monotonic_ns);
         // A process that has ended meanwhile has been reclaimed; a figure beyond all sense is not believed.
         if batch.set_region(*device, *memory_type, bytes) == Err(crate::registry::Refusal::SizeTooLarge) {
             self.context.count(Counted::RegionSize);

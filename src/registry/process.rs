@@ -93,6 +93,23 @@ pub struct ProcessInfo {
     pub source: Source,
 }
 
+impl ProcessInfo {
+    /// Of a process of which no more is known.
+    pub fn new(name: &str, uid: u32, user: &str, source: Source) -> ProcessInfo {
+        ProcessInfo {
+            name: name.to_owned(),
+            uid,
+            user: user.to_owned(),
+            cgroup: None,
+            container: None,
+            ns_pid: None,
+            slurm: None,
+            start_time_seconds: None,
+            source,
+        }
+    }
+}
+
 /// What may be kept of a process's labels, rendered for a family of formats.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rendering {

@@ -84,17 +84,7 @@ mod tests {
     use crate::registry::room::{BufferLimits, Room, Rooms};
 
     fn process(serial: u64) -> Arc<Process> {
-        let info = ProcessInfo {
-            name: "model".into(),
-            uid: 0,
-            user: "root".into(),
-            cgroup: None,
-            container: None,
-            start_time_seconds: None,
-            source: Source::Socket,
-            slurm: None,
-            ns_pid: None,
-        };
+        let info = ProcessInfo::new("model", 0, "root", Source::Socket);
         let room = Room::new(Rooms::new(BufferLimits::NONE), info.uid);
         let ledger = Ledger::new(None, room);
         Arc::new(Process::new(Identity { pid: 1, start_ticks: serial }, info, serial, 0, ledger))

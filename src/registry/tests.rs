@@ -18,17 +18,7 @@ fn process(registry: &Registry, pid: u32) -> Arc<Process> {
     registry.process(
         Identity { pid, start_ticks: 1 },
         1,
-        ProcessInfo {
-            name: format!("model-{pid}"),
-            uid: 1000,
-            user: "ml".into(),
-            cgroup: None,
-            container: None,
-            ns_pid: None,
-            slurm: None,
-            start_time_seconds: None,
-            source: Source::Socket,
-        },
+        ProcessInfo::new(&format!("model-{pid}"), 1000, "ml", Source::Socket),
     )
 }
 

@@ -42,17 +42,7 @@ struct Server {
 impl Server {
     fn new() -> Server {
         let registry = Arc::new(Registry::new(0));
-        let info = ProcessInfo {
-            name: "model \"quoted\"".into(),
-            uid: 1000,
-            user: "ml".into(),
-            cgroup: None,
-            container: None,
-            ns_pid: None,
-            slurm: None,
-            start_time_seconds: None,
-            source: Source::Socket,
-        };
+        let info = ProcessInfo::new("model \"quoted\"", 1000, "ml", Source::Socket);
         let process = registry.process(Identity { pid: 77, start_ticks: 1 }, 1, info);
         for id in 0..300 {
             // Whether one of them finds room says nothing about HTTP.

@@ -47,17 +47,7 @@ pub fn ledger(data: &[u8]) {
 }
 
 fn born(registry: &Registry, pid: u32) -> Arc<Process> {
-    let info = ProcessInfo {
-        name: "model".into(),
-        uid: 1000,
-        user: "ml".into(),
-        cgroup: None,
-        container: None,
-        ns_pid: None,
-        slurm: None,
-        start_time_seconds: None,
-        source: Source::Socket,
-    };
+    let info = ProcessInfo::new("model", 1000, "ml", Source::Socket);
     registry.process(Identity { pid, start_ticks: 1 }, 1, info)
 }
 

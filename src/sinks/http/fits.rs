@@ -85,17 +85,7 @@ mod tests {
     fn check(hours: u64, day: &HighestUsage, expected: (f64, u64)) {
         let registry = Registry::new(0);
         registry.device(0).update_info(|info| info.dram_bytes = Some(12 * GIB));
-        let info = ProcessInfo {
-            name: "model".into(),
-            uid: 1000,
-            user: "ml".into(),
-            cgroup: None,
-            container: None,
-            ns_pid: None,
-            slurm: None,
-            start_time_seconds: None,
-            source: Source::Socket,
-        };
+        let info = ProcessInfo::new("model", 1000, "ml", Source::Socket);
         let process = registry.process(Identity { pid: 7, start_ticks: 7 }, 0, info);
         let mut batch = registry.batch(&process, HOUR_NS);
         for (id, gib) in [(1, 8), (2, 2)] {

@@ -23,17 +23,7 @@ fn read(registry: &Registry, choices: Choices, baseline: &Baseline, seconds: u64
 }
 
 fn hold(registry: &Registry, pid: u32, seconds: u64, id: u64, bytes: u64) {
-    let info = ProcessInfo {
-        name: "model".into(),
-        uid: 1000,
-        user: "ml".into(),
-        cgroup: None,
-        container: None,
-        ns_pid: None,
-        slurm: None,
-        start_time_seconds: None,
-        source: Source::Socket,
-    };
+    let info = ProcessInfo::new("model", 1000, "ml", Source::Socket);
     let now_ns = seconds * 1_000_000_000;
     let process = registry.process(Identity { pid, start_ticks: 1 }, now_ns, info);
     registry.batch(&process, now_ns).allocate(0, MemoryType::Dram, id, bytes).expect("new");
